@@ -1,0 +1,314 @@
+"""What the probes return: frozen dataclasses of NumPy arrays and plain values.
+
+This module is the waist of the package. Everything that computes with torch ends here, and
+everything that measures, stores, draws or reports starts here, so nothing below this line
+imports torch: a result can be stored, redrawn and questioned on a machine without it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import xarray
+
+__all__ = ["Array", "Ends", "History", "Profile", "Provenance", "Surface"]
+
+Array = NDArray[np.float64]
+Losses = Mapping[str, Array]
+Metrics = Mapping[str, Mapping[str, Array]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What made a result: enough for two people to compare their pictures.
+
+    Attributes:
+        versions: Package name to version, of everything that touches the numbers.
+        device: Where the objective was evaluated, such as `"cpu"` or `"cuda:0"`.
+        dtype: Floating-point type of parameters and data, such as `"float32"`.
+        threads: Number of CPU threads torch was allowed.
+        objective: What was evaluated: model, loss, policies, and per split the number of
+            examples, the number of terms in the mean and a checksum of the data.
+        section: Where it was evaluated: kind, anchors, distances, rule of the directions.
+        created: Time of the evaluation, ISO 8601 with time zone.
+        seconds: Wall-clock time that the evaluation took.
+    """
+
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    dtype: str = ""
+    threads: int = 0
+    objective: Mapping[str, Any] = field(default_factory=dict)
+    section: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """The two ends of a section, evaluated whether or not the grid holds them.
+
+    Attributes:
+        alpha: Coordinates of the two ends, shape (2,).
+        loss: Split to loss at the two ends, shape (2,) each.
+        metrics: Metric to split to value at the two ends, shape (2,) each.
+    """
+
+    alpha: Array
+    loss: Losses
+    metrics: Metrics = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _freeze(self, "alpha", (2,))
+        _freeze_tables(self, (2,))
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """The cost along a one-dimensional section, at stated coordinates.
+
+    A bare array given as `loss` (or a plain sequence) stands for the one split `"train"`.
+
+    Attributes:
+        alpha: Coordinates on the section, shape (n,), ascending.
+        loss: Split to loss, shape (n,) each. The first split is the cost J.
+        metrics: Metric to split to value, shape (n,) each.
+        ends: The two ends of the section, or None for a result without them.
+        samples: For a Monte-Carlo cost, split to the loss of each sample, shape (s, n); the
+            same random numbers serve all n points, so that differences along the section
+            are tighter than the values. Empty for an exact cost.
+        labels: Names of the anchors, such as `("start", "solution")`.
+        anchors: Coordinates of the anchors that lie on the section, in the order of `labels`.
+        length: Euclidean distance between the two ends, or None.
+        provenance: What made this result.
+
+    Example:
+        >>> walk = Profile(alpha=[0.0, 0.5, 1.0], loss=[2.0, 2.25, 0.5])
+        >>> walk.loss["train"]
+        array([2.  , 2.25, 0.5 ])
+        >>> walk.first_split
+        'train'
+    """
+
+    alpha: Array
+    loss: Losses
+    metrics: Metrics = field(default_factory=dict)
+    ends: Ends | None = None
+    samples: Losses = field(default_factory=dict)
+    labels: tuple[str, ...] = ("start", "end")
+    anchors: tuple[float, ...] = (0.0, 1.0)
+    length: float | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        _freeze(self, "alpha", (None,))
+        points = len(self.alpha)
+        if points and not np.all(np.isfinite(self.alpha)):
+            raise ValueError("Coordinates must be finite; `alpha` holds NaN or infinity.")
+        if np.any(np.diff(self.alpha) <= 0):
+            raise ValueError(
+                "Coordinates must ascend strictly; `alpha` repeats or goes back. "
+                "Sort the coordinates and remove the repeated ones."
+            )
+        _freeze_tables(self, (points,))
+        samples = {name: _read_only(a, (None, points), name) for name, a in self.samples.items()}
+        object.__setattr__(self, "samples", MappingProxyType(samples))
+
+    @property
+    def first_split(self) -> str:
+        """Name of the split that is the cost J."""
+        return next(iter(self.loss))
+
+    def standard_error(self, split: str | None = None) -> Array | None:
+        """Return the standard error of a Monte-Carlo loss, or None where the loss is exact.
+
+        Args:
+            split: Name of a split; the first one by default.
+
+        Returns:
+            Sample standard deviation over the square root of the number of samples, shape
+            (n,); None for an exact loss, NaN for a single sample.
+        """
+        name = split or self.first_split
+        if name not in self.samples:
+            return None
+        drawn = self.samples[name]
+        if len(drawn) < 2:
+            return np.full(drawn.shape[1], np.nan)
+        error: Array = drawn.std(axis=0, ddof=1) / np.sqrt(len(drawn))
+        return error
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Return the same numbers with named axes: `loss(split, alpha)` and one variable a metric.
+
+        Raises:
+            ImportError: If xarray is not installed (`pip install thalweg[notebook]`).
+
+        Example:
+            >>> dataset = Profile(alpha=[0.0, 1.0], loss=[2.0, 1.0]).to_xarray()
+            >>> float(dataset.loss.sel(split="train", alpha=1.0))
+            1.0
+        """
+        dataset = _dataset(self.loss, self.metrics, ("alpha",), {"alpha": self.alpha})
+        if self.samples:
+            stacked = np.stack(list(self.samples.values()))
+            dataset["samples"] = (("sampled_split", "sample", "alpha"), stacked)
+            dataset = dataset.assign_coords(sampled_split=list(self.samples))
+        return dataset
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """The cost on a two-dimensional section, in matplotlib's order.
+
+    Attributes:
+        x: First coordinates, shape (columns,), ascending.
+        y: Second coordinates, shape (rows,), ascending.
+        loss: Split to loss, shape (rows, columns): `loss[split][i, j]` is at `x[j], y[i]`.
+        metrics: Metric to split to values of the same shape.
+        labels: Names of the anchors that are points of the plane.
+        anchors: Their coordinates, shape (m, 2).
+        gram: Inner products of the two directions of the plane, shape (2, 2). Distances in
+            parameter space between points c and d of the plane are √((c−d)ᵀ gram (c−d)).
+        provenance: What made this result.
+
+    Example:
+        >>> bowl = Surface(x=[0.0, 1.0], y=[0.0, 1.0, 2.0], loss=[[0, 1], [1, 2], [4, 5]])
+        >>> float(bowl.loss["train"][2, 1])
+        5.0
+    """
+
+    x: Array
+    y: Array
+    loss: Losses
+    metrics: Metrics = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    anchors: Array = field(default_factory=lambda: np.empty((0, 2)))
+    gram: Array = field(default_factory=lambda: np.eye(2))
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            _freeze(self, name, (None,))
+            if np.any(np.diff(getattr(self, name)) <= 0):
+                raise ValueError(
+                    f"Coordinates must ascend strictly; `{name}` repeats or goes back. "
+                    "Sort the coordinates and remove the repeated ones."
+                )
+        _freeze(self, "anchors", (None, 2))
+        _freeze(self, "gram", (2, 2))
+        _freeze_tables(self, (len(self.y), len(self.x)))
+
+    @property
+    def first_split(self) -> str:
+        """Name of the split that is the cost J."""
+        return next(iter(self.loss))
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Return the same numbers with named axes: `loss(split, y, x)`.
+
+        Raises:
+            ImportError: If xarray is not installed (`pip install thalweg[notebook]`).
+        """
+        return _dataset(self.loss, self.metrics, ("y", "x"), {"y": self.y, "x": self.x})
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """The cost over a training run, epoch by epoch (Goodfellow et al. 2015, Fig. 1 right).
+
+    Attributes:
+        epoch: Epochs after which the cost was evaluated, shape (n,); 0 is the start.
+        loss: Split to loss, shape (n,) each; the first split is the cost J.
+        metrics: Metric to split to value, shape (n,) each.
+        best: Epoch whose parameters were kept as the solution, or None.
+        provenance: What made this result.
+    """
+
+    epoch: Array
+    loss: Losses
+    metrics: Metrics = field(default_factory=dict)
+    best: float | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        _freeze(self, "epoch", (None,))
+        _freeze_tables(self, (len(self.epoch),))
+
+    @property
+    def first_split(self) -> str:
+        """Name of the split that is the cost J."""
+        return next(iter(self.loss))
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Return the same numbers with named axes: `loss(split, epoch)`.
+
+        Raises:
+            ImportError: If xarray is not installed (`pip install thalweg[notebook]`).
+        """
+        return _dataset(self.loss, self.metrics, ("epoch",), {"epoch": self.epoch})
+
+
+def _read_only(values: ArrayLike, shape: tuple[int | None, ...], name: str) -> Array:
+    """Copy to a read-only float64 array of the stated shape (None: any length)."""
+    array: Array = np.array(values, dtype=np.float64)
+    fits = array.ndim == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        wanted = "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+        raise ValueError(
+            f"`{name}` must have shape {wanted}; got {array.shape}. "
+            "Give one value per coordinate of the grid."
+        )
+    array.flags.writeable = False
+    return array
+
+
+def _freeze(result: object, name: str, shape: tuple[int | None, ...]) -> None:
+    """Replace one field by its read-only array."""
+    object.__setattr__(result, name, _read_only(getattr(result, name), shape, name))
+
+
+def _freeze_tables(result: Any, shape: tuple[int, ...]) -> None:
+    """Replace `loss` and `metrics` by read-only tables of read-only arrays."""
+    loss = result.loss if isinstance(result.loss, Mapping) else {"train": result.loss}
+    if not loss:
+        raise ValueError("A result needs the loss of one split at least; `loss` is empty.")
+    frozen = {split: _read_only(a, shape, f"loss[{split!r}]") for split, a in loss.items()}
+    metrics = {
+        metric: MappingProxyType(
+            {s: _read_only(a, shape, f"metrics[{metric!r}][{s!r}]") for s, a in table.items()}
+        )
+        for metric, table in result.metrics.items()
+    }
+    object.__setattr__(result, "loss", MappingProxyType(frozen))
+    object.__setattr__(result, "metrics", MappingProxyType(metrics))
+
+
+def _dataset(
+    loss: Losses, metrics: Metrics, dims: tuple[str, ...], coordinates: Mapping[str, Array]
+) -> "xarray.Dataset":
+    """Stack the splits of the loss and of each metric into one labelled dataset."""
+    try:
+        import xarray
+    except ImportError as error:
+        raise ImportError(
+            "to_xarray() needs xarray, which is not installed. "
+            "Install it with `pip install 'thalweg[notebook]'`."
+        ) from error
+    splits = list(loss)
+    tables = {"loss": loss, **metrics}
+    missing = np.full(next(iter(loss.values())).shape, np.nan)
+    return xarray.Dataset(
+        {
+            name: (("split", *dims), np.stack([table.get(s, missing) for s in splits]))
+            for name, table in tables.items()
+        },
+        coords={"split": splits, **coordinates},
+    )
