@@ -5,8 +5,9 @@ everything that measures, stores, draws or reports starts here, so nothing below
 imports torch: a result can be stored, redrawn and questioned on a machine without it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ class Ends:
     """The two ends of a section, evaluated whether or not the grid holds them.
 
     Attributes:
-        alpha: Coordinates of the two ends, shape (2,).
+        alpha: Coordinates of the two ends, shape (2,), ascending.
         loss: Split to loss at the two ends, shape (2,) each.
         metrics: Metric to split to value at the two ends, shape (2,) each.
     """
@@ -64,8 +65,11 @@ class Ends:
     metrics: Metrics = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _freeze(self, "alpha", (2,))
+        _freeze_coordinates(self, "alpha", 2)
         _freeze_tables(self, (2,))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +110,14 @@ class Profile:
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
-        _freeze(self, "alpha", (None,))
+        _freeze_coordinates(self, "alpha")
         points = len(self.alpha)
-        if points and not np.all(np.isfinite(self.alpha)):
-            raise ValueError("Coordinates must be finite; `alpha` holds NaN or infinity.")
-        if np.any(np.diff(self.alpha) <= 0):
-            raise ValueError(
-                "Coordinates must ascend strictly; `alpha` repeats or goes back. "
-                "Sort the coordinates and remove the repeated ones."
-            )
         _freeze_tables(self, (points,))
         samples = {name: _read_only(a, (None, points), name) for name, a in self.samples.items()}
         object.__setattr__(self, "samples", MappingProxyType(samples))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
 
     @property
     def first_split(self) -> str:
@@ -133,8 +133,14 @@ class Profile:
         Returns:
             Sample standard deviation over the square root of the number of samples, shape
             (n,); None for an exact loss, NaN for a single sample.
+
+        Raises:
+            ValueError: If the profile has no such split.
         """
-        name = split or self.first_split
+        name = self.first_split if split is None else split
+        if name not in self.loss:
+            known = ", ".join(repr(known) for known in self.loss)
+            raise ValueError(f"`split` must be one of {known}; got {name!r}. Name one of these.")
         if name not in self.samples:
             return None
         drawn = self.samples[name]
@@ -193,16 +199,14 @@ class Surface:
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
-        for name in ("x", "y"):
-            _freeze(self, name, (None,))
-            if np.any(np.diff(getattr(self, name)) <= 0):
-                raise ValueError(
-                    f"Coordinates must ascend strictly; `{name}` repeats or goes back. "
-                    "Sort the coordinates and remove the repeated ones."
-                )
+        _freeze_coordinates(self, "x")
+        _freeze_coordinates(self, "y")
         _freeze(self, "anchors", (None, 2))
         _freeze(self, "gram", (2, 2))
         _freeze_tables(self, (len(self.y), len(self.x)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
 
     @property
     def first_split(self) -> str:
@@ -240,6 +244,9 @@ class History:
         _freeze(self, "epoch", (None,))
         _freeze_tables(self, (len(self.epoch),))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
+
     @property
     def first_split(self) -> str:
         """Name of the split that is the cost J."""
@@ -273,6 +280,22 @@ def _read_only(values: ArrayLike, shape: tuple[int | None, ...], name: str) -> A
 def _freeze(result: object, name: str, shape: tuple[int | None, ...]) -> None:
     """Replace one field by its read-only array."""
     object.__setattr__(result, name, _read_only(getattr(result, name), shape, name))
+
+
+def _freeze_coordinates(result: object, name: str, points: int | None = None) -> None:
+    """Replace one field by its read-only array, which must be finite and ascend strictly."""
+    _freeze(result, name, (points,))
+    values: Array = getattr(result, name)
+    if not np.all(np.isfinite(values)):
+        raise ValueError(
+            f"Coordinates must be finite; `{name}` holds NaN or infinity. "
+            "Give the points at which the cost was evaluated."
+        )
+    if np.any(np.diff(values) <= 0):
+        raise ValueError(
+            f"Coordinates must ascend strictly; `{name}` repeats or goes back. "
+            "Sort the coordinates and remove the repeated ones."
+        )
 
 
 def _freeze_tables(result: Any, shape: tuple[int, ...]) -> None:
@@ -312,3 +335,17 @@ def _dataset(
         },
         coords={"split": splits, **coordinates},
     )
+
+
+def _reduce(result: Any) -> tuple[Any, ...]:
+    """Say how to copy or pickle a result: read-only tables cannot be, plain ones can."""
+    content = {field.name: _plain(getattr(result, field.name)) for field in fields(result)}
+    kind: Callable[..., Any] = type(result)
+    return partial(kind, **content), ()
+
+
+def _plain(value: Any) -> Any:
+    """Turn read-only tables into plain dictionaries."""
+    if isinstance(value, MappingProxyType):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,81 @@
+"""Reading the tensors of a checkpoint file, without running code that it may contain."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from thalweg.errors import CheckpointError
+
+__all__ = ["load_tensors"]
+
+# Where training scripts put the parameters inside a checkpoint, in the order they are tried.
+_PARAMETER_KEYS = ("state_dict", "model_state_dict", "model", "module", "params", "weights")
+
+
+def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
+    """Return the named tensors of a checkpoint, on the CPU.
+
+    A `.safetensors` file holds nothing but tensors. Any other file is read by `torch.load`
+    with `weights_only=True`, which refuses everything but tensors and plain containers. In a
+    checkpoint that holds more than parameters (optimiser state, epoch, ...), the entry called
+    `state_dict`, `model_state_dict`, `model`, `module`, `params` or `weights` is taken.
+
+    Args:
+        path: The file.
+        trust_pickle: Load a file that needs arbitrary Python objects. This runs code that the
+            file contains, so do it only for files that you made.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged, holds no tensors, or is a pickle that needs
+            trust.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"A checkpoint file is needed; there is none at {path}. Check the path."
+        )
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"A complete safetensors file is needed; {path} cannot be read ({error}). "
+                "Save it again."
+            ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"A checkpoint of plain tensors is needed; {path} is a pickle that asks for other "
+            "Python objects, which could run code. Save `model.state_dict()` or a .safetensors "
+            "file, or pass trust_pickle=True if you made the file yourself."
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise CheckpointError(
+            f"A checkpoint file is needed; {path} cannot be read ({error}). Save it again."
+        ) from error
+    return _named_tensors(content, path)
+
+
+def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    """Find the mapping of names to tensors inside a checkpoint."""
+    if isinstance(content, torch.nn.Module):
+        return content.state_dict()
+    if isinstance(content, Mapping):
+        for key in _PARAMETER_KEYS:
+            if isinstance(content.get(key), Mapping):
+                return _named_tensors(content[key], path)
+        tensors = {name: t for name, t in content.items() if isinstance(t, Tensor)}
+        if tensors:
+            return tensors
+    raise CheckpointError(
+        f"A mapping of names to tensors is needed; {path} holds a {type(content).__name__} "
+        "without any. Save `model.state_dict()`."
+    )

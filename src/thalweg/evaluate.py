@@ -1,0 +1,239 @@
+"""Evaluating an objective along sections: profiles and surfaces."""
+
+import datetime
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from thalweg._version import __version__
+from thalweg.grids import Grid, Uniform, coordinates
+from thalweg.objectives.objective import Evaluation, Objective
+from thalweg.progress import Progress, progress_bar
+from thalweg.results import Array, Ends, Profile, Provenance, Surface
+from thalweg.sections import Line, Plane, Section, combine
+
+__all__ = ["profile", "provenance_of", "surface", "sweep"]
+
+
+def profile(
+    objective: Objective,
+    section: Section,
+    grid: Grid | Sequence[float] | Array = Uniform(0.0, 1.0, 51),  # noqa: B008 (frozen)
+    *,
+    progress: bool | Progress | None = None,
+) -> Profile:
+    """Return the total cost along a one-dimensional section.
+
+    J(θ(α)) is evaluated at every coordinate of the grid, over all of the data, on every
+    split, with every metric (Goodfellow et al. 2015, section 2). The two ends of the section
+    are evaluated as well where the grid leaves them out, for barriers are measured from them.
+    Before that the objective is checked: two evaluations of one point must agree.
+
+    Args:
+        objective: The cost.
+        section: A `Line`, `BezierCurve` or `Polyline` in the objective's space.
+        grid: Coordinates: a grid, or numbers that ascend strictly.
+        progress: None for a progress bar on a terminal, False for none.
+
+    Returns:
+        The profile. A loss that is not finite is a value in it, counted in a warning.
+
+    Raises:
+        ValueError: If the section has two dimensions, or the grid is none.
+        ParameterMismatchError: If the section belongs to another space.
+        NonDeterministicObjectiveError: If two evaluations of one point disagree.
+
+    Example:
+        >>> from thalweg import FunctionObjective
+        >>> chain = FunctionObjective(lambda w: (1 - w[0] * w[1]) ** 2, size=2)
+        >>> between = Line(torch.tensor([2.0, 0.5]), torch.tensor([0.5, 2.0]))
+        >>> profile(chain, between, [0.0, 0.5, 1.0]).loss["train"]
+        array([0.        , 0.31640625, 0.        ])
+    """
+    _expect_dimension(section, 1, "profile")
+    alpha = coordinates(grid)
+    places = section.places
+    on_section = np.isfinite(places)
+    ends = np.array([places[0], places[-1]])
+    everywhere = np.union1d(alpha, ends)
+    clock = time.perf_counter()
+    rows = sweep(objective, section, section.weights(everywhere), progress=progress)
+    at_grid = [rows[i] for i in np.searchsorted(everywhere, alpha)]
+    at_ends = [rows[i] for i in np.searchsorted(everywhere, ends)]
+    loss, metrics = _tables(at_grid)
+    _warn_non_finite(loss, [f"alpha = {a:.6g}" for a in alpha])
+    names = list(at_grid[0].samples)
+    return Profile(
+        alpha=alpha,
+        loss=loss,
+        metrics=metrics,
+        ends=Ends(ends, *_tables(at_ends)),
+        samples={name: np.array([row.samples[name] for row in at_grid]).T for name in names},
+        labels=tuple(n for n, on in zip(section.labels, on_section, strict=True) if on),
+        anchors=tuple(float(place) for place in places[on_section]),
+        length=section.length if isinstance(section, Line) else None,
+        provenance=provenance_of(objective, section, time.perf_counter() - clock),
+    )
+
+
+def surface(
+    objective: Objective,
+    plane: Section,
+    x: Grid | Sequence[float] | Array = Uniform(-1.0, 1.0, 25),  # noqa: B008 (frozen)
+    y: Grid | Sequence[float] | Array = Uniform(-1.0, 1.0, 25),  # noqa: B008 (frozen)
+    *,
+    progress: bool | Progress | None = None,
+) -> Surface:
+    """Return the total cost on a plane, `loss[split][i, j]` at `x[j], y[i]`.
+
+    Args:
+        objective: The cost.
+        plane: A `Plane` in the objective's space.
+        x: First coordinates: a grid, or numbers that ascend strictly.
+        y: Second coordinates.
+        progress: None for a progress bar on a terminal, False for none.
+
+    Raises:
+        ValueError: If the section is no plane, or a grid is none.
+        ParameterMismatchError: If the plane belongs to another space.
+        NonDeterministicObjectiveError: If two evaluations of one point disagree.
+
+    Example:
+        >>> from thalweg import FunctionObjective
+        >>> bowl = FunctionObjective(lambda t: t[0] ** 2 + 3 * t[1] ** 2, size=2)
+        >>> o, u, v = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        >>> surface(bowl, Plane.through(o, u, v), [0.0, 2.0], [-1.0, 0.0, 1.0]).loss["train"]
+        array([[3., 7.],
+               [0., 4.],
+               [3., 7.]])
+    """
+    _expect_dimension(plane, 2, "surface")
+    xs, ys = coordinates(x), coordinates(y)
+    across, up = np.meshgrid(xs, ys)
+    points = np.stack([across.ravel(), up.ravel()], axis=-1)
+    clock = time.perf_counter()
+    rows = sweep(objective, plane, plane.weights(points), progress=progress)
+    loss, metrics = _tables(rows)
+    _warn_non_finite(loss, [f"({a:.6g}, {b:.6g})" for a, b in points])
+    shape = across.shape
+    places = plane.places
+    return Surface(
+        x=xs,
+        y=ys,
+        loss={split: values.reshape(shape) for split, values in loss.items()},
+        metrics={m: {s: v.reshape(shape) for s, v in t.items()} for m, t in metrics.items()},
+        labels=plane.labels[: len(places)],
+        anchors=places,
+        gram=plane.gram if isinstance(plane, Plane) else np.eye(2),
+        provenance=provenance_of(objective, plane, time.perf_counter() - clock),
+    )
+
+
+def sweep(
+    objective: Objective,
+    section: Section,
+    weights: Array,
+    *,
+    progress: bool | Progress | None = None,
+) -> list[Evaluation]:
+    """Evaluate an objective at each row of a weight matrix, one point after the other.
+
+    This is the plain way, and the definition of right for every faster one: combine the
+    anchors with the weights of a row, pass over all of the data, go on to the next row.
+
+    Args:
+        objective: The cost.
+        section: Its anchors are combined.
+        weights: One row a point, shape (n, m).
+        progress: None for a progress bar on a terminal, False for none.
+    """
+    anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
+    objective.check(anchors[0])
+    rows: list[Evaluation] = []
+    with progress_bar(progress) as report:
+        for done, row in enumerate(weights, start=1):
+            theta = combine(anchors, row)
+            rows.append(objective.evaluate(theta, (section.buffers, [float(w) for w in row])))
+            report(done, len(weights), f"{section.kind}: cost at {len(weights)} points")
+    return rows
+
+
+def provenance_of(objective: Objective, section: Section | None, seconds: float) -> Provenance:
+    """Return what made a result on this machine, now."""
+    where: dict[str, Any] = {}
+    if section is not None:
+        first = section.anchors[0].double()
+        where = {
+            "kind": section.kind,
+            "labels": list(section.labels),
+            "distances": [
+                float(torch.linalg.vector_norm(anchor.double() - first))
+                for anchor in section.anchors
+            ],
+            **section.details,
+        }
+    return Provenance(
+        versions={
+            "thalweg": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        device=str(objective.device),
+        dtype=str(objective.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        objective=objective.describe(),
+        section=where,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+    )
+
+
+def _expect_dimension(section: Section, dimension: int, what: str) -> None:
+    """Raise unless the section has the dimension that a function draws."""
+    if not isinstance(section, Section) or section.dimension != dimension:
+        came = section.kind if isinstance(section, Section) else type(section).__name__
+        other = "a `Line`, `BezierCurve` or `Polyline`" if dimension == 1 else "a `Plane`"
+        raise ValueError(
+            f"A {what} needs a section of {dimension} dimension{'s' * (dimension > 1)}; got "
+            f"{came}. Pass {other}."
+        )
+
+
+def _tables(rows: Sequence[Evaluation]) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """Turn evaluations into arrays by split, and by metric and split."""
+    first = rows[0]
+    loss = {split: np.array([row.loss[split] for row in rows]) for split in first.loss}
+    metrics = {
+        metric: {split: np.array([row.metrics[metric][split] for row in rows]) for split in table}
+        for metric, table in first.metrics.items()
+    }
+    return loss, metrics
+
+
+def _warn_non_finite(loss: dict[str, Array], places: Sequence[str]) -> None:
+    """Count the points at which a loss is not finite in one warning."""
+    for split, values in loss.items():
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            warnings.warn(
+                f"The loss on {split!r} is not finite at {len(bad)} of {len(values)} points, the "
+                f"first at {places[bad[0]]}; they are kept as gaps. Shorten the section or "
+                "evaluate in float64. [non-finite-loss]",
+                RuntimeWarning,
+                stacklevel=_outside_package(),
+            )
+
+
+def _outside_package() -> int:
+    """Return the stack level of the first caller outside this module."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        frame, level = frame.f_back, level + 1
+    return level

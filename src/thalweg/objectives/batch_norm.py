@@ -1,0 +1,254 @@
+"""Running statistics of batch normalisation along a section.
+
+The statistics are no parameters, and no linear function of them: a point of a section has
+statistics of its own. Four policies say which ones are used.
+
+| policy | statistics at θ |
+| --- | --- |
+| `"recalibrate"` | population mean and variance of the first split, computed at θ |
+| `"interpolate"` | Σ_j w_j s_j, those of the anchors' networks with the section's weights |
+| `"stored"` | those of the model as given |
+| `"batch"` | those of each fixed batch, as during training |
+
+Recalibration gives what `torch.optim.swa_utils.update_bn` gives with the whole split as one
+batch, whatever the batch size of the evaluation: an average over small batches would change
+with their size.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+__all__ = ["BatchNormPolicy", "interpolated", "normalisation_layers", "population_statistics"]
+
+BatchNormPolicy = Literal["recalibrate", "interpolate", "stored", "batch"]
+POLICIES: tuple[str, ...] = get_args(BatchNormPolicy)
+
+# Above this many bytes for the largest input of a layer, the split is not passed as one batch.
+_ONE_PASS_BYTES = 1 << 30
+
+Statistics = dict[str, Tensor]
+
+
+def normalisation_layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Return the batch-normalisation layers that keep running statistics, by name."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    }
+
+
+def interpolated(
+    layers: Mapping[str, _BatchNorm],
+    anchors: Sequence[Mapping[str, Tensor] | None],
+    weights: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Statistics:
+    """Return Σ_j w_j s_j of the stored statistics; directions (empty tables) add nothing.
+
+    Beyond the ends of a section a combined variance may turn negative; it becomes NaN there,
+    so that the loss does, too, rather than a number that means nothing.
+
+    Raises:
+        ValueError: If an anchor came without statistics.
+    """
+    statistics: Statistics = {}
+    for name in layers:
+        for part in ("running_mean", "running_var"):
+            key = f"{name}.{part}" if name else part
+            total: Tensor | None = None
+            for buffers, weight in zip(anchors, weights, strict=True):
+                if weight == 0 or (buffers is not None and not buffers):
+                    continue
+                if buffers is None or key not in buffers:
+                    raise ValueError(
+                        "batch_norm='interpolate' combines the statistics of the anchors' "
+                        f"networks; an anchor came without {key!r}. Make the points with "
+                        "`space.flatten(model)`, or pass `buffers=(model_a, model_b)` to the "
+                        "section."
+                    )
+                term = buffers[key].to(device, dtype)
+                if weight != 1:
+                    term = term * weight
+                total = term if total is None else total + term
+            assert total is not None
+            if part == "running_var":
+                total = torch.where(total < 0, torch.nan, total)
+            statistics[key] = total
+    return statistics
+
+
+def population_statistics(
+    layers: Mapping[str, _BatchNorm],
+    batches: Sequence[Any],
+    whole: Any | None,
+    forward: Callable[[Any, Statistics], None],
+) -> Statistics:
+    """Return the mean and variance of each layer's input over all examples of a split.
+
+    Layers come in the order in which a pass reaches them, each fed by layers that already use
+    their population statistics, as in one pass over one batch that holds the whole split.
+    Where that batch is too large for memory, the split is passed once for each layer instead.
+
+    Args:
+        layers: The layers, with the buffers that `forward` swaps in.
+        batches: The split.
+        whole: The split as one batch, or None where it has no such form.
+        forward: Runs one batch with given statistics.
+
+    Raises:
+        ValueError: If a layer is used more than once in a pass.
+    """
+    collector = _Collector(layers, forward)
+    statistics = collector.blank()
+    order, size = collector.trace(batches[0], statistics)
+    if whole is not None and size * len(batches) <= _ONE_PASS_BYTES:
+        moments = collector.collect([whole], order, statistics)
+    else:
+        moments = {}
+        for name in order:
+            moments |= collector.collect(batches, [name], statistics)
+    for name, moment in moments.items():
+        # PyTorch stores the unbiased variance, and normalises training batches by the biased.
+        unbiased = moment.variance * (moment.count / max(moment.count - 1, 1))
+        layer = layers[name]
+        statistics[_key(name, "running_mean")] = moment.mean.to(layer.running_mean)
+        statistics[_key(name, "running_var")] = unbiased.to(layer.running_var)
+    return statistics
+
+
+@dataclass
+class _Moments:
+    """Count, mean and sum of squared deviations for each channel, in float64."""
+
+    count: int
+    mean: Tensor
+    squares: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """The biased variance."""
+        return self.squares / self.count
+
+    def __add__(self, other: "_Moments") -> "_Moments":
+        """Merge with the moments of other examples (Chan et al. 1983)."""
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        squares = self.squares + other.squares + shift**2 * (self.count * other.count / count)
+        return _Moments(count, self.mean + shift * (other.count / count), squares)
+
+    @classmethod
+    def of(cls, values: Tensor) -> "_Moments":
+        """Return the moments over all axes but the second."""
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        shape = [1, -1] + [1] * (values.ndim - 2)
+        mean = values.mean(axes, dtype=torch.float64)
+        squares = (
+            (values - mean.to(values.dtype).view(shape)).square().sum(axes, dtype=torch.float64)
+        )
+        count = values.numel() // values.shape[1]
+        # The deviations were taken from the rounded mean; correct for that.
+        squares = squares - count * (mean - mean.to(values.dtype)) ** 2
+        return cls(count, mean, squares)
+
+
+class _Reached(Exception):  # noqa: N818 (no error: it ends a pass at the layer of interest)
+    """The pass has reached the last layer that was asked for."""
+
+
+class _Collector:
+    """Runs passes in which layers report their input, and then use its statistics."""
+
+    def __init__(
+        self,
+        layers: Mapping[str, _BatchNorm],
+        forward: Callable[[Any, Statistics], None],
+    ) -> None:
+        self.layers = layers
+        self.forward = forward
+
+    def blank(self) -> Statistics:
+        """Return buffers to write into, filled with the stored statistics."""
+        return {
+            _key(name, part): getattr(layer, part).detach().clone()
+            for name, layer in self.layers.items()
+            for part in ("running_mean", "running_var")
+        }
+
+    def trace(self, batch: Any, statistics: Statistics) -> tuple[list[str], int]:
+        """Return the layers in the order of a pass, and the bytes of the largest input."""
+        order: list[str] = []
+        sizes = [0]
+
+        def see(name: str, values: Tensor) -> None:
+            if name in order:
+                raise ValueError(
+                    "batch_norm='recalibrate' needs layers that are used once in a pass; "
+                    f"{name!r} is used again. Choose 'stored' or 'batch'."
+                )
+            order.append(name)
+            sizes.append(values.numel() * values.element_size())
+
+        self._run([batch], self.layers, see, statistics)
+        return order, max(sizes)
+
+    def collect(
+        self, batches: Sequence[Any], names: Sequence[str], statistics: Statistics
+    ) -> dict[str, _Moments]:
+        """Return the moments of the inputs of some layers, and leave them in `statistics`."""
+        found: dict[str, _Moments] = {}
+        alone = len(batches) == 1
+
+        def see(name: str, values: Tensor) -> None:
+            moments = _Moments.of(values.detach())
+            found[name] = found[name] + moments if name in found else moments
+            if alone:
+                self._use(name, found[name], statistics)
+            elif name == names[-1]:
+                raise _Reached
+
+        self._run(batches, names, see, statistics)
+        for name in names:
+            self._use(name, found[name], statistics)
+        return found
+
+    def _run(
+        self,
+        batches: Sequence[Any],
+        names: Any,
+        see: Callable[[str, Tensor], None],
+        statistics: Statistics,
+    ) -> None:
+        """Pass batches through the model with hooks before some layers."""
+        hooks = [
+            self.layers[name].register_forward_pre_hook(
+                lambda _, inputs, name=name: see(name, inputs[0])
+            )
+            for name in names
+        ]
+        try:
+            for batch in batches:
+                try:
+                    self.forward(batch, statistics)
+                except _Reached:
+                    continue
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @staticmethod
+    def _use(name: str, moments: _Moments, statistics: Statistics) -> None:
+        """Write moments into the buffers that the running pass reads."""
+        statistics[_key(name, "running_mean")].copy_(moments.mean)
+        statistics[_key(name, "running_var")].copy_(moments.variance)
+
+
+def _key(name: str, part: str) -> str:
+    """Return the name of a buffer of a layer."""
+    return f"{name}.{part}" if name else part

@@ -1,0 +1,391 @@
+"""Turning any loss or metric into a sum and a count.
+
+J is a sum over all terms divided once by their number, so a loss that averages inside each
+batch must be taken apart again. The number of terms is known for torch's own losses; for any
+other function that returns one number it is found out by experiment: a mean over examples
+satisfies n L(all) = n₁ L(part) + n₂ L(rest), a sum L(all) = L(part) + L(rest). What satisfies
+neither is an error, never a guess.
+"""
+
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from thalweg.objectives.batches import examples_in, narrow
+
+__all__ = ["Criterion", "criterion", "error_rate", "prediction", "split_batch"]
+
+SumAndCount = tuple[Tensor, Tensor]
+
+
+class Criterion(Protocol):
+    """A loss or metric of one batch as a sum and a count, both float64 scalars."""
+
+    needs_output: bool
+
+    def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
+        """Evaluate one batch; `output` is None where it is not needed."""
+        ...
+
+
+_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+_MODEL_NAMES = ("model", "module", "net", "network")
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+
+def error_rate(output: Any, target: Tensor) -> SumAndCount:
+    """Return the number of wrongly classified targets and the number of targets.
+
+    A metric for `ModelObjective(metrics={"error": error_rate})`. A single output per target
+    is taken as the logit of class 1, several along axis 1 as logits of the classes. Targets
+    of −100, the value that torch's losses ignore by default, do not count.
+
+    Args:
+        output: Logits, shape (n, classes, ...) or (n,) or (n, 1), or a dict that holds them.
+        target: Classes, shape (n, ...), or class probabilities in the shape of the logits.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
+        >>> wrong, count = error_rate(logits, torch.tensor([0, 0]))
+        >>> float(wrong / count)
+        0.5
+    """
+    logits = prediction(output)
+    if logits.shape == target.shape or logits.shape == (*target.shape, 1):
+        if logits.ndim > 1 and logits.shape == target.shape and target.is_floating_point():
+            wrong = logits.argmax(1) != target.argmax(1)
+        else:
+            wrong = (logits.reshape(target.shape) > 0) != (target > 0.5)
+        return wrong.double().sum(), _number(wrong.numel(), wrong)
+    counted = target != -100
+    # A comparison with NaN has no winner, although argmax names one.
+    wrong = ((logits.argmax(1) != target) | logits.isnan().any(1)) & counted
+    return wrong.double().sum(), counted.double().sum()
+
+
+def criterion(loss: Any, kind: Literal["loss", "metric"], name: str) -> Criterion:
+    """Return the sum-and-count form of a loss or metric.
+
+    Args:
+        loss: A torch loss module; a function `(output, target)` that returns one number, or
+            `(sum, count)`; a function `(model, batch) → (sum, count)`, told by the name of
+            its first parameter; or None for the `loss` that the model itself returns. A
+            metric may also return one value an example.
+        kind: Whether a vector is allowed.
+        name: What to call it in messages.
+
+    Raises:
+        TypeError: If it cannot be called.
+        ValueError: If it is a loss with `reduction="none"`.
+    """
+    if loss is None:
+        return _OwnLoss()
+    if not callable(loss):
+        raise TypeError(
+            f"A {kind} is a torch.nn loss or a function; {name!r} is a {type(loss).__name__}. "
+            "Pass for example torch.nn.CrossEntropyLoss()."
+        )
+    if _takes_model(loss):
+        return _StepFunction(loss, name)
+    module = _as_module(loss)
+    if module is not None:
+        if module.reduction == "none":
+            raise ValueError(_vector_message(name, "a vector (reduction='none')"))
+        return _TorchLoss(module)
+    return _PlainFunction(loss, kind, name)
+
+
+def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Return positional inputs, named inputs and target of a batch.
+
+    `(x, y)` calls `model(x)`, `(x₁, x₂, y)` calls `model(x₁, x₂)`; where x is a tuple or a
+    mapping, its parts are the inputs. A single tensor is input and target. A mapping is
+    passed by name, without its labels.
+    """
+    if isinstance(batch, Mapping):
+        key = next((key for key in _TARGET_KEYS if key in batch), None)
+        named = {name: value for name, value in batch.items() if name != key}
+        return (), named, batch[key] if key is not None else None
+    if isinstance(batch, Tensor):
+        return (batch,), {}, batch
+    inputs, target = (batch[:-1], batch[-1]) if len(batch) > 1 else (batch, batch[0])
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return (), dict(inputs[0]), target
+    if len(inputs) == 1 and isinstance(inputs[0], tuple | list):
+        return tuple(inputs[0]), {}, target
+    return tuple(inputs), {}, target
+
+
+def prediction(output: Any) -> Tensor:
+    """Return the prediction tensor of a model's output: itself, or its `logits` (or `out`).
+
+    Raises:
+        TypeError: If there is none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for key in ("logits", "out", "output", "prediction"):
+        value = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
+        if isinstance(value, Tensor):
+            return value
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    raise TypeError(
+        "The output of the model must be a tensor or hold one called 'logits'; got "
+        f"{type(output).__name__}. Pass a loss `(model, batch) → (sum, count)`."
+    )
+
+
+class _TorchLoss:
+    """One of torch's losses: summed term by term in float64, counted as torch counts."""
+
+    needs_output = True
+
+    def __init__(self, loss: Any) -> None:
+        self.terms = copy.deepcopy(loss)
+        self.terms.reduction = "none"
+        self.per_example = loss.reduction == "batchmean"
+
+    def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
+        target = _target(batch)
+        predicted = prediction(output)
+        self.terms.to(predicted.device)
+        terms = self.terms(predicted, target)
+        return terms.double().sum(), self._count(predicted, target, terms)
+
+    def _count(self, predicted: Tensor, target: Tensor, terms: Tensor) -> Tensor:
+        """Return the denominator of torch's mean."""
+        if self.per_example:
+            return _number(predicted.shape[0], terms)
+        if not isinstance(self.terms, nn.CrossEntropyLoss | nn.NLLLoss):
+            return _number(terms.numel(), terms)
+        if target.is_floating_point():  # class probabilities: one term a distribution
+            return _number(terms.numel(), terms)
+        counted = target != self.terms.ignore_index
+        if self.terms.weight is None:
+            return counted.double().sum()
+        weights = self.terms.weight.double()[torch.where(counted, target, 0)]
+        return torch.where(counted, weights, 0.0).sum()
+
+
+class _PlainFunction:
+    """A user's function of output and target; how it reduces is found out at the first batch."""
+
+    needs_output = True
+
+    def __init__(self, function: Callable[[Any, Any], Any], kind: str, name: str) -> None:
+        self.function = function
+        self.kind = kind
+        self.name = name
+        self.reduction: Literal["mean", "sum"] | None = None
+
+    def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
+        target = _target(batch)
+        try:
+            value = self.function(output, target)
+        except (AttributeError, TypeError) as error:
+            raise TypeError(
+                f"{self.name!r} is called as (output, target); that failed: {error}. For a "
+                "function of (model, batch), call its first parameter `model`."
+            ) from error
+        if isinstance(value, tuple):
+            return _pair(value, self.name)
+        value = torch.as_tensor(value)
+        if value.numel() > 1:
+            if self.kind == "loss":
+                raise ValueError(_vector_message(self.name, f"shape {tuple(value.shape)}"))
+            return value.double().sum(), _number(value.numel(), value)
+        if self.reduction is None:
+            self.reduction = self._find_reduction(output, target, value)
+        count = examples_in(target)
+        total = value.double().reshape(())
+        return (total * count if self.reduction == "mean" else total), _number(count, value)
+
+    def _find_reduction(self, output: Any, target: Any, whole: Tensor) -> Literal["mean", "sum"]:
+        """Compare the whole batch with two uneven parts of it."""
+        count = examples_in(target)
+        if count < 2:
+            return "mean"
+        cut = max(1, count // 3)
+        parts = [
+            (stop - start, torch.as_tensor(self.function(*narrow((output, target), start, stop))))
+            for start, stop in ((0, cut), (cut, count))
+        ]
+        mean = sum(n * float(value) for n, value in parts) / count
+        total = sum(float(value) for _, value in parts)
+        tolerance = _TOLERANCE.get(whole.dtype, 1e-2) * max(abs(float(whole)), 1e-30)
+        if abs(mean - float(whole)) <= tolerance:
+            return "mean"
+        if abs(total - float(whole)) <= tolerance:
+            return "sum"
+        raise ValueError(
+            f"The number of terms that {self.name!r} averages over must be known; its value on "
+            f"a batch ({float(whole):.6g}) is neither the mean over examples ({mean:.6g}) nor "
+            f"the sum ({total:.6g}) of its values on two parts. Return the tuple (sum, count), "
+            "or use torch's own loss with ignore_index or weight."
+        )
+
+
+class _StepFunction:
+    """A user's function of model and batch that returns a sum and a count."""
+
+    needs_output = False
+
+    def __init__(self, function: Callable[[nn.Module, Any], Any], name: str) -> None:
+        self.function = function
+        self.name = name
+
+    def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
+        return _pair(self.function(model, batch), self.name)
+
+
+class _OwnLoss:
+    """The `loss` in a model's own output, as Hugging Face models return it given labels.
+
+    Whether it averages over examples, over labels that are not −100, or over those labels
+    after the first (language models shift them by one) is found out on a batch where the
+    three differ.
+    """
+
+    needs_output = False
+
+    def __init__(self) -> None:
+        self.candidates: tuple[int, ...] | None = None
+
+    def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
+        value = self._value(model, batch)
+        if self.candidates is None or len(self.candidates) > 1:
+            self._narrow_down(model, batch, value)
+        assert self.candidates is not None
+        count = self._counts(batch)[self.candidates[0]]
+        return value.double() * count, _number(count, value)
+
+    def _value(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the scalar loss of the model."""
+        output = model(**batch) if isinstance(batch, Mapping) else model(*batch)
+        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ValueError(
+                "With loss=None the model must return an output with a scalar `loss`; got "
+                f"{type(output).__name__} without one. Pass a loss, or labels in the batch."
+            )
+        return loss.reshape(())
+
+    def _counts(self, batch: Any) -> tuple[int, ...]:
+        """Return the three candidates for the number of terms."""
+        examples = examples_in(batch)
+        labels = batch.get("labels") if isinstance(batch, Mapping) else None
+        if labels is None or labels.is_floating_point():
+            return (examples,)
+        counted = labels != -100
+        shifted = counted[..., 1:] if labels.ndim > 1 else counted
+        return int(counted.sum()), int(shifted.sum()), examples
+
+    def _narrow_down(self, model: nn.Module, batch: Any, whole: Tensor) -> None:
+        """Drop the candidates for which the whole batch is not the mean of two parts."""
+        examples = examples_in(batch)
+        counts = self._counts(batch)
+        known = self.candidates or tuple(range(len(counts)))
+        cut = max(1, examples // 3)
+        parts = [narrow(batch, 0, cut), narrow(batch, cut, examples)] if examples > 1 else [batch]
+        shares = {self._counts(parts[0])[c] * counts[0] / max(counts[c], 1) for c in known}
+        if self.candidates is not None and len(shares) == 1:
+            return  # the candidates agree on this batch: nothing to learn from it
+        values = [float(self._value(model, part)) for part in parts]
+        tolerance = _TOLERANCE.get(whole.dtype, 1e-2) * max(abs(float(whole)), 1e-30)
+
+        def mean(candidate: int) -> float:
+            weights = [self._counts(part)[candidate] for part in parts]
+            return sum(v * w for v, w in zip(values, weights, strict=True)) / max(sum(weights), 1)
+
+        fitting = tuple(c for c in known if abs(mean(c) - float(whole)) <= tolerance)
+        if not fitting:
+            raise ValueError(
+                "The number of terms that the model's own loss averages over must be known; it "
+                "is neither the examples nor the labels that are not -100. Pass a loss "
+                "`(model, batch) → (sum, count)`."
+            )
+        self.candidates = fitting
+
+
+def _target(batch: Any) -> Any:
+    """Return the target of a batch, or raise where there is none."""
+    target = split_batch(batch)[2]
+    if target is None:
+        raise ValueError(
+            "A loss of (output, target) needs a target; the batch has none of the keys "
+            f"{', '.join(_TARGET_KEYS)}. Rename it, or pass a loss `(model, batch) → "
+            "(sum, count)`."
+        )
+    return target
+
+
+def _takes_model(loss: Any) -> bool:
+    """Tell a function of (model, batch) by the name of its first parameter."""
+    if isinstance(loss, nn.Module):
+        return False
+    try:
+        names = list(inspect.signature(loss).parameters)
+    except (TypeError, ValueError):
+        return False
+    return bool(names) and names[0] in _MODEL_NAMES
+
+
+def _as_module(loss: Any) -> Any:
+    """Return torch's loss module for a module or function of torch's, or None."""
+    if isinstance(loss, nn.Module):
+        return loss if isinstance(loss, nn.modules.loss._Loss) else None
+    function, settings = loss, {}
+    if isinstance(loss, functools.partial) and not loss.args:
+        function, settings = loss.func, dict(loss.keywords)
+    modules: dict[Any, type[nn.Module]] = {
+        functional.cross_entropy: nn.CrossEntropyLoss,
+        functional.nll_loss: nn.NLLLoss,
+        functional.mse_loss: nn.MSELoss,
+        functional.l1_loss: nn.L1Loss,
+        functional.smooth_l1_loss: nn.SmoothL1Loss,
+        functional.huber_loss: nn.HuberLoss,
+        functional.binary_cross_entropy: nn.BCELoss,
+        functional.binary_cross_entropy_with_logits: nn.BCEWithLogitsLoss,
+        functional.kl_div: nn.KLDivLoss,
+    }
+    try:
+        return modules[function](**settings)
+    except (KeyError, TypeError):
+        return None
+
+
+def _pair(value: Any, name: str) -> SumAndCount:
+    """Return a user's (sum, count) as float64 scalars."""
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ValueError(
+            f"{name!r} must return the tuple (sum, count); got {type(value).__name__}. Sum the "
+            "terms of the batch, and count them."
+        )
+    total = torch.as_tensor(value[0])
+    if total.numel() != 1 or torch.as_tensor(value[1]).numel() != 1:
+        raise ValueError(
+            f"{name!r} must return one sum and one count; got shapes {tuple(total.shape)} and "
+            f"{tuple(torch.as_tensor(value[1]).shape)}. Add `.sum()`."
+        )
+    count = torch.as_tensor(value[1], device=total.device)
+    return total.double().reshape(()), count.double().reshape(())
+
+
+def _number(count: int, like: Tensor) -> Tensor:
+    """Return a count as a float64 scalar on the device of a tensor."""
+    return torch.tensor(float(count), dtype=torch.float64, device=like.device)
+
+
+def _vector_message(name: str, came: str) -> str:
+    """Return the message for a loss that does not reduce."""
+    return (
+        f"A loss must return one number a batch; {name!r} returns {came}. Use reduction='mean' "
+        "or 'sum', or return the tuple (sum, count)."
+    )

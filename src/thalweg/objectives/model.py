@@ -1,0 +1,479 @@
+"""The cost of a model on data."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from thalweg.errors import NonDeterministicObjectiveError
+from thalweg.objectives.batch_norm import (
+    POLICIES,
+    BatchNormPolicy,
+    interpolated,
+    normalisation_layers,
+    population_statistics,
+)
+from thalweg.objectives.batches import examples_in, narrow, read_splits
+from thalweg.objectives.criteria import Criterion, criterion, split_batch
+from thalweg.objectives.dropout import MonteCarlo
+from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
+from thalweg.objectives.random_state import preserved_random_state
+from thalweg.space import ParameterSpace, plain_module, remembered_buffers
+
+__all__ = ["ModelObjective"]
+
+# What two evaluations of one point may differ by: of their size, and for each term.
+_TOLERANCE = {torch.float64: (1e-9, 1e-12), torch.float32: (1e-4, 1e-6)}
+_COARSE = (1e-2, 1e-3)  # half precision
+_CHECKED_BATCHES = 32
+
+
+class ModelObjective(Objective):
+    """The total cost J(θ) of a model: its loss averaged over all terms of a data set.
+
+    J is a sum and a count over every example, added up in float64 and divided once, so the
+    batch size cannot change it. The model is copied: later training does not change this
+    objective, and evaluating it does not touch the model, its buffers, mode, gradients or
+    the global random state.
+
+    Args:
+        model: Any module. Its trainable tensors are the coordinates of θ; frozen ones and
+            buffers stay as they are at this moment.
+        loss: A torch loss; a function `(output, target)` of one number (mean or sum over
+            examples, found out by experiment) or of the tuple (sum, count); a function
+            `(model, batch) → (sum, count)`, told by the name of its first parameter; or None
+            for the `loss` in the model's own output. J is the mean over terms for
+            `reduction="mean"` and `"sum"` alike.
+        data: Tensors `(x, y)`, a mapping of tensors, a Dataset or a DataLoader, or a mapping
+            of split names to these. The first split is J. Data is read once and kept on the
+            device. A mapping of tensors is passed to the model by name, as Hugging Face
+            models expect.
+        metrics: Name to function, in the forms of `loss`; a function of (output, target) may
+            also return one value an example.
+        batch_size: Examples a pass; None keeps the batches of a DataLoader, else 1024.
+        device: Where to evaluate; that of the model by default.
+        dtype: Type of parameters and floating-point data; that of the model by default.
+            Narrow zooms (Goodfellow et al. 2015, Fig. 4) need `torch.float64`.
+        batch_norm: What running statistics are at θ, where the model has any:
+            `"recalibrate"` (default; population statistics of the first split, computed at
+            θ), `"interpolate"`, `"stored"` or `"batch"`.
+        dropout: None for no dropout, or `MonteCarlo(samples, seed)` for an average over the
+            same masks at every point.
+        penalty: A function of the named tensors, such as weight decay; its value is added
+            to J (the first split) once.
+
+    Raises:
+        TypeError: If model, loss or data are of no accepted kind.
+        ValueError: If a split is empty, nothing is trainable, or a loss does not reduce.
+        NonDeterministicObjectiveError: If a second pass over the data differs.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> x, y = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]]), torch.zeros(3, 1)
+        >>> objective = ModelObjective(model, torch.nn.MSELoss(), (x, y))
+        >>> objective.value(torch.tensor([1.0, 1.0, 0.0]))
+        3.0
+        >>> objective.gradient(torch.tensor([1.0, 1.0, 0.0]))
+        tensor([2.0000, 4.0000, 3.3333])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Any,
+        data: Any,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        batch_size: int | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        batch_norm: BatchNormPolicy | None = None,
+        dropout: MonteCarlo | Literal["off"] | None = None,
+        penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+    ) -> None:
+        model = plain_module(model)
+        self.space = ParameterSpace.of(model)
+        first = next(p for p in model.parameters() if p.requires_grad)
+        self.device = torch.device(first.device if device is None else device)
+        self.dtype = first.dtype if dtype is None else dtype
+        criteria = {"loss": criterion(loss, "loss", _name_of(loss))}
+        for name, metric in (metrics or {}).items():
+            criteria[name] = criterion(metric, "metric", name)
+        self.metrics = tuple(metrics or {})
+        self.penalty = penalty
+        self.dropout = _dropout_policy(dropout)
+        self._model = _Pass(_private_copy(model, self.device, self.dtype), criteria)
+        self._layers = normalisation_layers(self._model.model)
+        self.batch_norm = _batch_norm_policy(batch_norm, bool(self._layers))
+        with preserved_random_state():
+            self.splits = read_splits(data, batch_size, self.device, self.dtype)
+        self._loss_name = _name_of(loss)
+        self._checked = False
+        self._terms: dict[str, float] = {}
+        if self.batch_norm == "batch":
+            _reject_single_examples(self.splits)
+
+    def evaluate(self, theta: Tensor, anchor_buffers: AnchorBuffers | None = None) -> Evaluation:
+        """Return the loss and the metrics on every split at one point, from one pass."""
+        with self._passive():
+            tensors = self._tensors_at(theta, anchor_buffers)
+            loss: dict[str, float] = {}
+            metrics: dict[str, dict[str, float]] = {name: {} for name in self.metrics}
+            samples: dict[str, tuple[float, ...]] = {}
+            for index, split in enumerate(self.splits):
+                drawn = [self._means(index, tensors, sample) for sample in self._samples]
+                loss[split.name] = sum(means[0] for means in drawn) / len(drawn)
+                for place, name in enumerate(self.metrics, start=1):
+                    metrics[name][split.name] = sum(m[place] for m in drawn) / len(drawn)
+                if self.dropout is not None:
+                    samples[split.name] = tuple(means[0] for means in drawn)
+            if self.penalty is not None:
+                extra = float(self._penalty(tensors))
+                first = self.splits[0].name
+                loss[first] += extra
+                samples = {
+                    name: tuple(v + extra for v in values) if name == first else values
+                    for name, values in samples.items()
+                }
+        return Evaluation(loss, metrics, samples)
+
+    def value(self, theta: Tensor | ArrayLike) -> float:
+        """Return J(θ): the loss on the first split."""
+        with self._passive():
+            tensors = self._tensors_at(theta, None)
+            drawn = [self._means(0, tensors, sample)[0] for sample in self._samples]
+            value = sum(drawn) / len(drawn)
+            return value + (0.0 if self.penalty is None else float(self._penalty(tensors)))
+
+    def gradient(self, theta: Tensor | ArrayLike) -> Tensor:
+        """Return ∇J(θ) over the whole first split, shape (P,).
+
+        Gradients of the summed loss are added up in float64 and divided by the count once.
+
+        Raises:
+            ValueError: Under `batch_norm="recalibrate"`, where the statistics depend on θ.
+        """
+        return self._derivative(theta, None)
+
+    def hvp(self, theta: Tensor | ArrayLike, vector: Tensor | ArrayLike) -> Tensor:
+        """Return H(θ) v over the whole first split, shape (P,), by double backward.
+
+        Raises:
+            ValueError: Under `batch_norm="recalibrate"`, where the statistics depend on θ.
+        """
+        return self._derivative(theta, self.point(vector, "vector"))
+
+    def check(self, theta: Tensor) -> None:
+        """Raise unless the same batches give the same loss twice, and in two sizes.
+
+        Up to 32 batches of the first split, evenly spread, are evaluated twice as they are
+        and once in two parts. The first finds models that draw random numbers even in
+        evaluation mode (functional dropout, stochastic depth), the second losses and layers
+        that mix the examples of a batch. Once an objective has passed, it is not asked again.
+        """
+        if self._checked:
+            return
+        batches = self.splits[0].batches
+        stride = -(-len(batches) // _CHECKED_BATCHES)
+        with self._passive():
+            tensors = self._tensors_at(theta, None, allow_missing=True)
+            for index in range(0, len(batches), stride):
+                batch = batches[index]
+                first = self._sums([batch], tensors, 0, 0, index)
+                self._compare(first, self._sums([batch], tensors, 0, 0, index), _RANDOM_MODEL)
+                if self.dropout is None and self.batch_norm != "batch":
+                    cut = max(1, examples_in(batch) // 3)
+                    parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
+                    parts = [part for part in parts if examples_in(part)]
+                    self._compare(first, self._sums(parts, tensors, 0, 0, index), _MIXED_BATCH)
+        self._checked = True
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return model, loss, policies and, for each split, its size and checksum."""
+        dropout = self.dropout
+        splits = {
+            split.name: {
+                "examples": split.examples,
+                "terms": self._terms.get(split.name),
+                "batches": len(split.batches),
+                "sha256": split.sha256,
+            }
+            for split in self.splits
+        }
+        return {
+            "model": type(self._model.model).__name__,
+            "parameters": self.space.size,
+            "loss": self._loss_name,
+            "metrics": list(self.metrics),
+            "splits": splits,
+            "batch_norm": self.batch_norm,
+            "dropout": None
+            if dropout is None
+            else {"samples": dropout.samples, "seed": dropout.seed},
+            "penalty": None if self.penalty is None else _name_of(self.penalty),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        }
+
+    @property
+    def _samples(self) -> range:
+        """Numbers of the Monte-Carlo samples; one where the cost is exact."""
+        return range(1 if self.dropout is None else self.dropout.samples)
+
+    @contextmanager
+    def _passive(self, grad: bool = False) -> Iterator[None]:
+        """Evaluate whatever context the caller is in: no autocast, random state put back."""
+        with (
+            torch.inference_mode(False),
+            torch.set_grad_enabled(grad),
+            torch.autocast(self.device.type, enabled=False),
+            preserved_random_state(),
+        ):
+            yield
+
+    def _tensors_at(
+        self,
+        theta: Tensor | ArrayLike,
+        anchor_buffers: AnchorBuffers | None,
+        allow_missing: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return parameters and running statistics at a point, by their names in the pass."""
+        tensors = self.space.unflatten(self.point(theta))
+        if self.batch_norm == "recalibrate":
+            tensors |= self._recalibrated(tensors)
+        elif self.batch_norm == "interpolate":
+            if anchor_buffers is None:
+                remembered = remembered_buffers(theta) if isinstance(theta, Tensor) else None
+                anchor_buffers = ([remembered], [1.0])
+            if not (allow_missing and anchor_buffers[0][0] is None):
+                tensors |= interpolated(self._layers, *anchor_buffers, self.device, self.dtype)
+        elif self.batch_norm == "batch":  # written to by each pass, so not the model's own
+            tensors |= {
+                f"{name}.{part}" if name else part: buffer.clone()
+                for name, layer in self._layers.items()
+                for part, buffer in layer.named_buffers(recurse=False)
+            }
+        return tensors
+
+    def _recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return population statistics of the first split, with dropout off."""
+        model = self._model.model
+
+        def forward(batch: Any, statistics: dict[str, Tensor]) -> None:
+            inputs, named, _ = split_batch(batch)
+            if self._model.needs_output:
+                functional_call(model, {**parameters, **statistics}, inputs, named)
+            else:
+                self._model.call({**parameters, **statistics}, batch)
+
+        model.eval()
+        split = self.splits[0]
+        return population_statistics(self._layers, split.batches, split.whole, forward)
+
+    def _means(self, split_index: int, tensors: Mapping[str, Tensor], sample: int) -> list[float]:
+        """Return the mean of the loss and of every metric over one split."""
+        split = self.splits[split_index]
+        sums = self._sums(split.batches, tensors, sample, split_index).cpu()
+        empty = [name for name, row in zip(self._model.criteria, sums, strict=True) if row[1] <= 0]
+        if empty:
+            raise ValueError(
+                f"A mean needs one term at least; {empty[0]!r} counts none on split "
+                f"{split.name!r}. Check `ignore_index` and the weights of the loss."
+            )
+        self._terms[split.name] = float(sums[0, 1])
+        return [float(row[0] / row[1]) for row in sums]
+
+    def _sums(
+        self,
+        batches: Any,
+        tensors: Mapping[str, Tensor],
+        sample: int,
+        split_index: int,
+        first_index: int = 0,
+    ) -> Tensor:
+        """Return sum and count of every criterion over some batches, shape (criteria, 2)."""
+        self._set_mode()
+        total = torch.zeros(len(self._model.criteria), 2, dtype=torch.float64, device=self.device)
+        for index, batch in enumerate(batches, start=first_index):
+            total += self._call(tensors, batch, sample, split_index, index)
+        return total
+
+    def _call(
+        self,
+        tensors: Mapping[str, Tensor],
+        batch: Any,
+        sample: int,
+        split_index: int,
+        index: int,
+    ) -> Tensor:
+        """Run one batch, under the masks that belong to it where dropout is on."""
+        if self.dropout is None:
+            return self._model.call(tensors, batch)
+        with self.dropout.masks(sample, split_index, index):
+            return self._model.call(tensors, batch)
+
+    def _set_mode(self) -> None:
+        """Put the copy in the mode that the policies ask for."""
+        self._model.train(self.dropout is not None)
+        for layer in self._layers.values():
+            layer.train(self.batch_norm == "batch")
+
+    def _penalty(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Return the penalty of the parameters alone, as a float64 scalar."""
+        assert self.penalty is not None
+        return self.penalty({name: tensors[name] for name in self.space.names}).double()
+
+    def _derivative(self, theta: Tensor | ArrayLike, vector: Tensor | None) -> Tensor:
+        """Return the gradient, or its derivative along a vector."""
+        if self.batch_norm == "recalibrate":
+            raise ValueError(
+                "Derivatives need statistics that do not depend on θ; batch_norm='recalibrate' "
+                "recomputes them at every point. Use batch_norm='stored' or 'batch'."
+            )
+        with self._passive(grad=True), sdpa_kernel(SDPBackend.MATH):
+            tensors = self._tensors_at(theta, None)
+            leaves = [tensors[name].detach().requires_grad_() for name in self.space.names]
+            tensors |= dict(zip(self.space.names, leaves, strict=True))
+            total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
+            count = torch.zeros((), dtype=torch.float64, device=self.device)
+            self._set_mode()
+            for sample in self._samples:
+                for index, batch in enumerate(self.splits[0].batches):
+                    pair = self._call(tensors, batch, sample, 0, index)[0]
+                    total += _differentiated(pair[0], leaves, vector)
+                    count += pair[1].detach()
+            total /= count
+            if self.penalty is not None:
+                total += _differentiated(self._penalty(tensors), leaves, vector)
+        return total.to(self.dtype)
+
+    def _compare(self, first: Tensor, second: Tensor, cause: tuple[str, str]) -> None:
+        """Raise where two evaluations of one batch differ beyond rounding."""
+        relative, absolute = _TOLERANCE.get(self.dtype, _COARSE)
+        allowed = relative * first[:, 0].abs() + absolute * first[:, 1]
+        differ = (first - second).abs().amax(1) > allowed
+        if bool(differ.any()):
+            name = list(self._model.criteria)[int(differ.nonzero()[0, 0])]
+            row = list(self._model.criteria).index(name)
+            values = [float(total[row, 0] / total[row, 1]) for total in (first, second)]
+            raise NonDeterministicObjectiveError(
+                f"{cause[0]}; the {name} of one batch came out as {values[0]:.9g} and as "
+                f"{values[1]:.9g}. {cause[1]}"
+            )
+
+
+_RANDOM_MODEL = (
+    "Two evaluations of one point must agree",
+    "The model draws random numbers (or changes itself) in evaluation mode: look for "
+    "functional dropout without `training=self.training`, noise, or stochastic depth.",
+)
+_MIXED_BATCH = (
+    "The cost must not depend on how the data is cut into batches",
+    "Something mixes the examples of a batch: a batch-norm layer without running statistics "
+    "(use batch_norm='batch'), or a loss that averages over something other than examples "
+    "(return the tuple (sum, count)).",
+)
+
+
+class _Pass(nn.Module):
+    """The model together with its criteria: one batch in, sums and counts out."""
+
+    def __init__(self, model: nn.Module, criteria: Mapping[str, Criterion]) -> None:
+        super().__init__()
+        self.model = model
+        self.criteria = dict(criteria)
+        self.needs_output = any(c.needs_output for c in criteria.values())
+
+    def forward(self, batch: Any) -> Tensor:
+        """Return sum and count of every criterion, shape (criteria, 2), float64."""
+        output = None
+        if self.needs_output:
+            inputs, named, _ = split_batch(batch)
+            output = self.model(*inputs, **named)
+        pairs = [c(self.model, batch, output) for c in self.criteria.values()]
+        return torch.stack([torch.stack(pair) for pair in pairs])
+
+    def call(self, tensors: Mapping[str, Tensor], batch: Any) -> Tensor:
+        """Run one batch with given parameters and buffers in place of the model's own."""
+        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        result: Tensor = functional_call(self, named, (batch,))
+        return result
+
+
+def _differentiated(value: Tensor, leaves: list[Tensor], vector: Tensor | None) -> Tensor:
+    """Return the flat gradient of a scalar, or its Hessian times a vector, in float64."""
+    if not value.requires_grad:  # nothing that moves was used
+        return torch.zeros(sum(leaf.numel() for leaf in leaves), dtype=torch.float64).to(value)
+    gradients = torch.autograd.grad(
+        value, leaves, create_graph=vector is not None, allow_unused=True, materialize_grads=True
+    )
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    if vector is None:
+        return flat.double()
+    slope = flat @ vector
+    if not slope.requires_grad:  # linear in everything: no curvature
+        return torch.zeros_like(flat, dtype=torch.float64)
+    products = torch.autograd.grad(slope, leaves, allow_unused=True, materialize_grads=True)
+    return torch.cat([product.reshape(-1) for product in products]).double()
+
+
+def _private_copy(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Copy a model, in evaluation mode and without gradients."""
+    try:
+        copied = copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            "The model must be one that can be copied, so that yours is not touched; copying "
+            f"{type(model).__name__} failed: {error}. Remove tensors with a graph from its "
+            "attributes (old-style weight_norm: use torch.nn.utils.parametrizations)."
+        ) from error
+    return copied.to(device=device, dtype=dtype).requires_grad_(False).eval()
+
+
+def _dropout_policy(dropout: Any) -> MonteCarlo | None:
+    """Check the dropout argument."""
+    if dropout is None or dropout == "off":
+        return None
+    if isinstance(dropout, MonteCarlo):
+        return dropout
+    raise ValueError(
+        f"`dropout` must be None, 'off' or MonteCarlo(samples, seed); got {dropout!r}. "
+        "For the network without dropout leave it out."
+    )
+
+
+def _batch_norm_policy(policy: Any, needed: bool) -> BatchNormPolicy | None:
+    """Check the batch_norm argument; None where the model has no such layers."""
+    if policy is not None and policy not in POLICIES:
+        raise ValueError(
+            f"`batch_norm` must be one of {', '.join(map(repr, POLICIES))}; got {policy!r}. "
+            "Leave it out for 'recalibrate'."
+        )
+    if not needed:
+        return None
+    chosen: BatchNormPolicy = "recalibrate" if policy is None else policy
+    return chosen
+
+
+def _reject_single_examples(splits: Any) -> None:
+    """Raise for batches that have no statistics of their own."""
+    for split in splits:
+        if any(examples_in(batch) < 2 for batch in split.batches):
+            raise ValueError(
+                "batch_norm='batch' needs two examples a batch at least; split "
+                f"{split.name!r} has a batch of one. Choose another `batch_size`."
+            )
+
+
+def _name_of(loss: Any) -> str:
+    """Return what a loss is called in results and messages."""
+    if loss is None:
+        return "the model's own loss"
+    if isinstance(loss, nn.Module):
+        return type(loss).__name__
+    return getattr(loss, "__name__", type(loss).__name__)

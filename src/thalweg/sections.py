@@ -1,0 +1,438 @@
+"""Sections of parameter space: lines, planes and curves, all of one form.
+
+A section maps k coordinates to θ(c) = Σ_j w_j(c) P_j. The **anchors** P_j are vectors of R^P,
+the **weights** w_j are plain numbers. So a sweep over any section is nothing but its anchors
+and a weight matrix, one row a point: that is what gets batched, split, cached and resumed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import comb
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from thalweg.directions import Normalization, random_directions
+from thalweg.results import Array
+from thalweg.space import ParameterSpace, remembered_buffers
+
+__all__ = ["BezierCurve", "Line", "Plane", "Polyline", "Section", "combine"]
+
+Buffers = Mapping[str, Tensor]
+
+
+def combine(anchors: Sequence[Tensor], weights: ArrayLike) -> Tensor:
+    """Return Σ_j w_j P_j, exactly P_j where w_j = 1 is the only weight that is not zero.
+
+    Anchors of weight zero are left out rather than multiplied, so that the ends of a line
+    are the ends bit for bit.
+
+    Args:
+        anchors: m vectors of shape (P,).
+        weights: m numbers.
+
+    Example:
+        >>> combine([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0])], [0.5, 0.5])
+        tensor([2., 4.])
+    """
+    total: Tensor | None = None
+    for weight, anchor in zip(np.asarray(weights, dtype=np.float64), anchors, strict=True):
+        if weight == 0:
+            continue
+        if total is None:
+            total = anchor.clone() if weight == 1 else anchor * float(weight)
+        else:
+            total.add_(anchor, alpha=float(weight))
+    return torch.zeros_like(anchors[0]) if total is None else total
+
+
+class Section(ABC):
+    """A map from coordinates to points, given by anchors and weights.
+
+    Attributes:
+        anchors: m vectors of R^P.
+        buffers: For each anchor the buffers of its network, or None: what
+            `batch_norm="interpolate"` combines with the same weights.
+        labels: Names of the anchors.
+    """
+
+    anchors: tuple[Tensor, ...]
+    buffers: tuple[Buffers | None, ...]
+    labels: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Number k of coordinates."""
+
+    @abstractmethod
+    def weights(self, coordinates: ArrayLike) -> Array:
+        """Return the weight matrix (n, m) for n coordinates, shape (n,) or (n, k)."""
+
+    @property
+    @abstractmethod
+    def places(self) -> Array:
+        """Coordinates of the anchors that are points of the section: (m,) or (m, k)."""
+
+    @property
+    def kind(self) -> str:
+        """Name of the section for results, such as `"Line"`."""
+        return type(self).__name__
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """Further plain facts for the provenance of a result."""
+        return {}
+
+    def point(self, *coordinates: float) -> Tensor:
+        """Return θ at one coordinate tuple, shape (P,).
+
+        Example:
+            >>> Line(torch.zeros(2), torch.ones(2)).point(0.25)
+            tensor([0.2500, 0.2500])
+        """
+        place = np.asarray(coordinates, dtype=np.float64)
+        if place.shape != (self.dimension,):
+            raise ValueError(
+                f"A point of this section has {self.dimension} coordinates; got "
+                f"{len(coordinates)}. Give one number for each."
+            )
+        row = self.weights(place if self.dimension == 1 else place[None])
+        return combine(self.anchors, row[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Line(Section):
+    """The straight line θ(α) = (1 − α) a + α b (Goodfellow et al. 2015, section 2).
+
+    At α = 0 and α = 1 it gives a and b bit for bit; beyond them it goes on.
+
+    Args:
+        start: a, shape (P,).
+        end: b, shape (P,).
+        labels: What the ends are called in figures.
+        buffers: For `batch_norm="interpolate"`, the two networks (or their state dicts)
+            that the ends belong to. Points made by `space.flatten` remember theirs.
+
+    Raises:
+        ValueError: If the two points differ in shape, or are no vectors.
+
+    Example:
+        >>> line = Line(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 0.0]))
+        >>> line.weights([0.0, 0.25])
+        array([[1.  , 0.  ],
+               [0.75, 0.25]])
+        >>> float(line.length)
+        2.23606...
+    """
+
+    start: Tensor
+    end: Tensor
+    labels: tuple[str, ...] = ("start", "end")
+    buffers: tuple[Any, ...] = ()
+    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _settle(self, (self.start, self.end))
+
+    @property
+    def dimension(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def length(self) -> float:
+        """Euclidean distance ‖b − a‖."""
+        return _distance(*self.anchors)
+
+    @property
+    def places(self) -> Array:
+        """0 and 1."""
+        return np.array([0.0, 1.0])
+
+    def weights(self, coordinates: ArrayLike) -> Array:
+        """Return (1 − α, α) for each α, shape (n, 2)."""
+        alpha = np.asarray(coordinates, dtype=np.float64)
+        return np.stack([1 - alpha, alpha], axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class BezierCurve(Section):
+    """The curve θ(t) = Σ_j C(m−1, j) t^j (1 − t)^(m−1−j) P_j (Garipov et al. 2018).
+
+    It starts at the first control point and ends at the last; those between bend it.
+
+    Args:
+        points: m ≥ 2 control points, shape (P,) each.
+        labels: Their names.
+        buffers: As for `Line`.
+
+    Example:
+        >>> bend = BezierCurve([torch.zeros(1), torch.ones(1), torch.zeros(1)])
+        >>> float(bend.point(0.5))
+        0.5
+    """
+
+    points: Sequence[Tensor]
+    labels: tuple[str, ...] = ()
+    buffers: tuple[Any, ...] = ()
+    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _settle(self, self.points)
+
+    @property
+    def dimension(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def places(self) -> Array:
+        """0 for the first control point and 1 for the last; the others are off the curve."""
+        places = np.full(len(self.anchors), np.nan)
+        places[0], places[-1] = 0.0, 1.0
+        return places
+
+    def weights(self, coordinates: ArrayLike) -> Array:
+        """Return the Bernstein polynomials at each t, shape (n, m)."""
+        t = np.asarray(coordinates, dtype=np.float64)
+        degree = len(self.anchors) - 1
+        columns = [comb(degree, j) * t**j * (1 - t) ** (degree - j) for j in range(degree + 1)]
+        return np.stack(columns, axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Polyline(Section):
+    """The path through given points, straight from each to the next.
+
+    Point j lies at coordinate j (or at `knots[j]`); beyond the first and the last knot the
+    outer pieces go on straight.
+
+    Args:
+        points: m ≥ 2 points, shape (P,) each.
+        knots: Their coordinates, ascending strictly; 0, 1, ..., m − 1 by default.
+        labels: Their names.
+        buffers: As for `Line`.
+
+    Example:
+        >>> path = Polyline([torch.tensor([0.0]), torch.tensor([2.0]), torch.tensor([1.0])])
+        >>> float(path.point(1.5))
+        1.5
+    """
+
+    points: Sequence[Tensor]
+    knots: Sequence[float] | None = None
+    labels: tuple[str, ...] = ()
+    buffers: tuple[Any, ...] = ()
+    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _settle(self, self.points)
+        knots = np.arange(len(self.anchors)) if self.knots is None else np.asarray(self.knots)
+        if knots.shape != (len(self.anchors),) or np.any(np.diff(knots) <= 0):
+            raise ValueError(
+                f"A polyline through {len(self.anchors)} points needs as many knots that "
+                f"ascend strictly; got {list(knots)}. Leave `knots` out to number the points."
+            )
+        object.__setattr__(self, "knots", tuple(float(knot) for knot in knots))
+
+    @property
+    def dimension(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def places(self) -> Array:
+        """The knots."""
+        return np.asarray(self.knots, dtype=np.float64)
+
+    def weights(self, coordinates: ArrayLike) -> Array:
+        """Return the hat functions at each coordinate, shape (n, m)."""
+        s = np.atleast_1d(np.asarray(coordinates, dtype=np.float64))
+        knots = self.places
+        piece = np.clip(np.searchsorted(knots, s, side="right") - 1, 0, len(knots) - 2)
+        t = (s - knots[piece]) / (knots[piece + 1] - knots[piece])
+        matrix = np.zeros((len(s), len(knots)))
+        rows = np.arange(len(s))
+        matrix[rows, piece] = 1 - t
+        matrix[rows, piece + 1] = t
+        return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Plane(Section):
+    """The plane θ(x, y) = o + x u + y v. Make one with `through` or `random`.
+
+    Two forms share this class. Through three points a, b, c the anchors are those points and
+    the weights (1 − x − y, x, y): a, b and c lie at (0, 0), (1, 0) and (0, 1), bit for bit.
+    Around one point the anchors are o, u, v and the weights (1, x, y).
+
+    Args:
+        vectors: The three anchors.
+        affine: True for the first form.
+        labels: Names of the anchors that are points.
+        buffers: As for `Line`.
+        rule: Plain facts about how the directions were made.
+    """
+
+    vectors: tuple[Tensor, Tensor, Tensor]
+    affine: bool = True
+    labels: tuple[str, ...] = ()
+    buffers: tuple[Any, ...] = ()
+    rule: Mapping[str, Any] = field(default_factory=dict)
+    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _settle(self, self.vectors)
+
+    @classmethod
+    def through(
+        cls,
+        a: Tensor,
+        b: Tensor,
+        c: Tensor,
+        *,
+        labels: tuple[str, str, str] = ("a", "b", "c"),
+        buffers: tuple[Any, ...] = (),
+    ) -> "Plane":
+        """Return the plane through three points, at (0, 0), (1, 0) and (0, 1).
+
+        Raises:
+            ValueError: If the three points lie on one line, or differ in shape.
+
+        Example:
+            >>> a, b, c = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([1.0, 2.0])
+            >>> Plane.through(a, b, c).point(0.5, 0.5)
+            tensor([1., 1.])
+        """
+        plane = cls((a, b, c), True, labels, buffers)
+        gram = plane.gram
+        if np.linalg.det(gram) <= 1e-12 * gram[0, 0] * gram[1, 1]:
+            raise ValueError(
+                "A plane needs three points that are not on one line; the ones given are. "
+                "Use `Line`, or another third point."
+            )
+        return plane
+
+    @classmethod
+    def random(
+        cls,
+        space: ParameterSpace,
+        theta: Tensor,
+        *,
+        normalize: Normalization = "filter",
+        biases: bool = False,
+        seed: int = 0,
+        label: str = "θ",
+    ) -> "Plane":
+        """Return a plane around θ along two random directions (Li et al. 2017).
+
+        θ lies at (0, 0). How the directions are drawn, made orthogonal and rescaled is told
+        at `thalweg.directions.random_directions`; the rule is kept in the result.
+
+        Args:
+            space: The space of θ.
+            theta: The centre, shape (P,).
+            normalize: `"filter"`, `"layer"` or `"none"`.
+            biases: Move biases and normalisation parameters too.
+            seed: Seed of the directions.
+            label: Name of the centre.
+        """
+        u, v = random_directions(space, theta, 2, normalize=normalize, biases=biases, seed=seed)
+        rule = {"directions": "random", "normalize": normalize, "biases": biases, "seed": seed}
+        return cls((theta, u, v), False, (label,), (remembered_buffers(theta), {}, {}), rule)
+
+    @property
+    def dimension(self) -> int:
+        """Two."""
+        return 2
+
+    @property
+    def gram(self) -> Array:
+        """Inner products of u and v, shape (2, 2)."""
+        o, u, v = (anchor.double() for anchor in self.anchors)
+        if self.affine:
+            u, v = u - o, v - o
+        uv = float(u @ v)
+        return np.array([[float(u @ u), uv], [uv, float(v @ v)]])
+
+    @property
+    def places(self) -> Array:
+        """Coordinates of the anchors that are points, shape (3, 2) or (1, 2)."""
+        points = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        return points if self.affine else points[:1]
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """The rule of the directions."""
+        return self.rule
+
+    def weights(self, coordinates: ArrayLike) -> Array:
+        """Return (1 − x − y, x, y) or (1, x, y) for each (x, y), shape (n, 3)."""
+        xy = np.asarray(coordinates, dtype=np.float64).reshape(-1, 2)
+        x, y = xy[:, 0], xy[:, 1]
+        return np.stack([1 - x - y if self.affine else np.ones_like(x), x, y], axis=-1)
+
+
+def _settle(section: Any, points: Sequence[Tensor]) -> None:
+    """Check the anchors of a section and fill in what was left out."""
+    vectors = tuple(_vector(point) for point in points)
+    if len(vectors) < 2:
+        raise ValueError(
+            f"A section needs two points at least; got {len(vectors)}. Give another point."
+        )
+    shapes = {tuple(vector.shape) for vector in vectors}
+    if len(shapes) > 1:
+        raise ValueError(
+            "The points of a section must be vectors of one length; got shapes "
+            f"{sorted(shapes)}. Make all of them with the same `space.flatten`."
+        )
+    first = vectors[0]
+    for vector in vectors[1:]:
+        first = first.to(torch.promote_types(first.dtype, vector.dtype))
+    anchors = tuple(vector.to(first.device, first.dtype) for vector in vectors)
+    given = section.buffers or tuple(remembered_buffers(point) for point in points)
+    if len(given) != len(anchors):
+        raise ValueError(
+            f"`buffers` needs one entry for each of the {len(anchors)} anchors; got "
+            f"{len(given)}. Give the models (or state dicts) in the order of the points."
+        )
+    labels = section.labels or tuple(f"point {j}" for j in range(len(anchors)))
+    object.__setattr__(section, "anchors", anchors)
+    object.__setattr__(section, "labels", labels)
+    object.__setattr__(section, "buffers", tuple(_named_buffers(entry) for entry in given))
+
+
+def _vector(point: Any) -> Tensor:
+    """Return a point as a detached vector of floating-point numbers that are finite."""
+    vector = torch.as_tensor(point).detach()
+    if vector.ndim != 1 or not vector.is_floating_point():
+        raise ValueError(
+            "A point of parameter space is a vector of floating-point numbers, shape (P,); "
+            f"got shape {tuple(vector.shape)} of {vector.dtype}. Use `space.flatten(model)`."
+        )
+    if not bool(torch.isfinite(vector).all()):
+        where = int((~torch.isfinite(vector)).nonzero()[0, 0])
+        raise ValueError(
+            f"Parameters must be finite; entry {where} of a point is {float(vector[where])}. "
+            "Use a checkpoint from before the training diverged."
+        )
+    return vector
+
+
+def _named_buffers(entry: Any) -> Buffers | None:
+    """Return the buffers of a module or of a state dict, copied."""
+    if isinstance(entry, nn.Module):
+        entry = dict(entry.named_buffers())
+    if entry is None:
+        return None
+    return {name: tensor.detach().clone() for name, tensor in entry.items()}
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Return the Euclidean distance of two points, summed in float64."""
+    return float(torch.linalg.vector_norm(b.double() - a.double()))

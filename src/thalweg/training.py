@@ -1,0 +1,330 @@
+"""A plain training loop for the studies: momentum, dropout, norm limits, early stopping."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from thalweg.problems.networks import project_columns
+from thalweg.problems.recipes import Recipe
+from thalweg.results import Array, History, Provenance
+
+__all__ = ["Progress", "Trained", "train"]
+
+Progress = Callable[[int, int, str], None]
+Splits = Mapping[str, tuple[Tensor, Tensor]]
+
+# The activations of a wide layer for this many examples stay in the cache of a CPU.
+_EVALUATION_BATCH = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """The two ends of a training run, and what happened between them.
+
+    Attributes:
+        start: State dict after the norm limits were applied to the initial parameters, before
+            the first update; on the CPU.
+        solution: State dict at the epoch with the lowest error rate on the validation split
+            (the earliest of several); on the CPU.
+        best_epoch: That epoch; 0 is the start.
+        history: Loss and error rate of every split after epochs 0 to n.
+        learning_rate: Rate of the first update of epochs 1 to n, shape (n,).
+        momentum: Momentum in epochs 1 to n, shape (n,).
+    """
+
+    start: Mapping[str, Tensor]
+    solution: Mapping[str, Tensor]
+    best_epoch: int
+    history: History
+    learning_rate: Array
+    momentum: Array
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs that were run."""
+        return len(self.learning_rate)
+
+
+def train(
+    model: nn.Module,
+    splits: Splits,
+    recipe: Recipe,
+    *,
+    seed: int,
+    epochs: int | None = None,
+    patience: int | None = None,
+    progress: Progress | None = None,
+    device: str | torch.device = "cpu",
+) -> Trained:
+    """Train a classifier in place with a recipe's schedules, limits and stopping rule.
+
+    Each epoch goes through the training examples once, in a fresh order, in mini-batches (the
+    last one is smaller where the sizes ask for it). With gradient g of the mean cross-entropy
+    of a batch, learning rate ε and momentum μ, an update is
+
+        v ← μ v − ε g,    θ ← θ + v,
+
+    after which `project_columns` is applied to every weight matrix; it is also applied once
+    before the first update. After each epoch the loss and error rate of every split are
+    evaluated over all its examples in evaluation mode, with sums in float64. Training stops
+    after `epochs`, or when the error rate on `"valid"` has reached no new minimum for
+    `patience` epochs. (The procedure of Goodfellow et al. 2015, appendix A.)
+
+    The order of the examples and the dropout masks follow from `seed`; the global random state
+    is used for the masks and put back. On one machine with one number of threads, the same
+    seed gives the same bits.
+
+    Args:
+        model: Returns logits, shape (batch, classes). Which network it is, is not checked
+            against the recipe; only its number of weight matrices has to fit `norm_limits`.
+        splits: Name to (inputs, labels); `"train"` and `"valid"` are required. Floating inputs
+            are cast to the type of the parameters.
+        recipe: Schedules, batch size, norm limits, and the values of `epochs` and `patience`
+            where these are None.
+        seed: Seed of the order of the examples and of the dropout masks.
+        epochs: Largest number of epochs.
+        patience: Epochs without a new minimum after which training stops.
+        progress: Called as `progress(epoch, epochs, message)` after each evaluation, the one of
+            the start (epoch 0) included; the model then holds the parameters of that epoch.
+        device: Where to train, the CPU or a CUDA device; the model is moved there.
+
+    Returns:
+        Start, solution and history. The model itself is left with the parameters of the last
+        epoch, in evaluation mode.
+
+    Raises:
+        ValueError: If a split is missing, empty or of unequal lengths, a count is below 1, the
+            model has nothing to train, or its number of weight matrices does not fit the recipe.
+        FloatingPointError: If the loss on the training split is not finite after an epoch.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from thalweg.problems.networks import multilayer_perceptron
+        >>> from thalweg.problems.recipes import RELU
+        >>> inputs = torch.eye(10).repeat(8, 1)
+        >>> splits = dict.fromkeys(("train", "valid"), (inputs, inputs.argmax(1)))
+        >>> recipe = replace(RELU, hidden=(32, 32), dropout=None, batch_size=5, epochs=9)
+        >>> model = multilayer_perceptron(recipe, inputs=10, seed=1)
+        >>> trained = train(model, splits, recipe, seed=1)
+        >>> trained.history.loss["train"][0].round(6), trained.epochs
+        (np.float64(2.302585), 9)
+    """
+    began = time.perf_counter()
+    epochs = recipe.epochs if epochs is None else epochs
+    patience = recipe.patience if patience is None else patience
+    _check(splits, epochs, patience)
+    device = torch.device(device)
+    model.to(device)
+    descent = _Descent(model, recipe, seed)
+    data = _placed(splits, device, descent.dtype)
+    descent.project()
+
+    start = _copied_state(model)
+    solution, best_epoch, lowest = start, 0, math.inf
+    readings: list[_Reading] = []
+    for epoch in range(epochs + 1):
+        if epoch > 0:
+            descent.run_epoch(*data["train"])
+        reading = {name: _evaluate(model, *data[name]) for name in data}
+        readings.append(reading)
+        loss, error = reading["train"][0], reading["valid"][1]
+        if not math.isfinite(loss):
+            raise _not_finite(loss, epoch, descent.rates)
+        if error < lowest:
+            solution, best_epoch, lowest = _copied_state(model), epoch, error
+        if progress is not None:
+            progress(epoch, epochs, f"train loss {loss:.4g}, validation error {error:.2%}")
+        if epoch - best_epoch >= patience:
+            break
+    return Trained(
+        start=start,
+        solution=solution,
+        best_epoch=best_epoch,
+        history=_history(readings, best_epoch, _provenance(device, descent.dtype, began)),
+        learning_rate=np.array(descent.rates),
+        momentum=np.array(descent.momenta),
+    )
+
+
+# Split to (loss, error rate).
+_Reading = dict[str, tuple[float, float]]
+
+
+class _Descent:
+    """The parameters of a model on their way down: velocities, schedules, random numbers."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, seed: int) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        if not self.parameters:
+            raise ValueError(
+                "Training needs a model with trainable parameters; this one has none. "
+                "Set `requires_grad` on what is to be trained."
+            )
+        self.velocities = [torch.zeros_like(p) for p in self.parameters]
+        self.limited = _limited(self.parameters, recipe)
+        self.random = torch.Generator().manual_seed(seed)
+        self.updates = 0
+        self.rates: list[float] = []
+        self.momenta: list[float] = []
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the parameters."""
+        return self.parameters[0].dtype
+
+    def project(self) -> None:
+        """Apply the norm limits."""
+        for weight, limit in self.limited:
+            project_columns(weight, limit)
+
+    def run_epoch(self, x: Tensor, y: Tensor) -> None:
+        """Go through the examples once, in a fresh order."""
+        epoch = len(self.rates) + 1
+        self.rates.append(self.recipe.learning_rate.at(epoch=epoch, updates=self.updates))
+        self.momenta.append(self.recipe.momentum.at(epoch=epoch))
+        order = torch.randperm(len(y), generator=self.random).to(y.device)
+        mask_seed = int(torch.randint(2**62, (), generator=self.random))
+        self.model.train()
+        # One seed an epoch: what `progress` draws in between cannot change the masks.
+        with _seeded_masks(y.device, mask_seed):
+            for batch in torch.split(order, self.recipe.batch_size):
+                self._update(x[batch], y[batch], epoch)
+
+    def _update(self, x: Tensor, y: Tensor, epoch: int) -> None:
+        """Take one step of gradient descent with momentum on a mini-batch."""
+        rate = self.recipe.learning_rate.at(epoch=epoch, updates=self.updates)
+        loss = cross_entropy(self.model(x), y)
+        # A parameter that the loss does not depend on has gradient 0.
+        gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        with torch.no_grad():
+            for p, v, g in zip(self.parameters, self.velocities, gradients, strict=True):
+                v.mul_(self.momenta[-1]).sub_(g, alpha=rate)
+                p.add_(v)
+        self.project()
+        self.updates += 1
+
+
+def _limited(parameters: list[nn.Parameter], recipe: Recipe) -> list[tuple[Tensor, float]]:
+    """Pair every trainable weight matrix with its norm limit, in the order of the model."""
+    if recipe.norm_limits is None:
+        return []
+    weights = [p for p in parameters if p.dim() > 1]
+    if len(weights) != len(recipe.norm_limits):
+        raise ValueError(
+            f"The recipe limits the norms of {len(recipe.norm_limits)} layers, so the model must "
+            f"have as many trainable weight matrices; it has {len(weights)}. Build it with "
+            "`multilayer_perceptron` from this recipe, or set `norm_limits=None`."
+        )
+    return list(zip(weights, recipe.norm_limits, strict=True))
+
+
+@contextmanager
+def _seeded_masks(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed the global generator of one device, and put its state back on leaving."""
+    # Not `torch.manual_seed`: that would reseed every other device as well.
+    cuda = device.type == "cuda"
+    generator = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
+    state = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(state)
+
+
+def _check(splits: Splits, epochs: int, patience: int) -> None:
+    """Raise unless there is something to train on, to validate with, and to do."""
+    for name in ("train", "valid"):
+        if name not in splits:
+            raise ValueError(
+                f'Training needs the splits "train" and "valid"; got {sorted(splits)}. '
+                f'Add "{name}".'
+            )
+    for name, (x, y) in splits.items():
+        if len(x) != len(y) or not len(y):
+            raise ValueError(
+                "A split needs as many labels as inputs, at least one of each; "
+                f"{name!r} has {len(x)} inputs and {len(y)} labels. Check how it was cut."
+            )
+    if min(epochs, patience) < 1:
+        raise ValueError(
+            "Training needs at least one epoch and a patience of at least one; got "
+            f"epochs={epochs}, patience={patience}. Give positive numbers."
+        )
+
+
+def _placed(splits: Splits, device: torch.device, dtype: torch.dtype) -> Splits:
+    """Move all data to the device, floating inputs to the type of the parameters; train first."""
+    names = ["train", *(name for name in splits if name != "train")]
+    placed = {}
+    for name in names:
+        x, y = splits[name]
+        x = x.to(device, dtype) if x.is_floating_point() else x.to(device)
+        placed[name] = (x, y.to(device))
+    return placed
+
+
+def _copied_state(model: nn.Module) -> dict[str, Tensor]:
+    """Copy the state dict to the CPU."""
+    return {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
+
+
+def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Return mean loss and error rate over all examples of a split, in evaluation mode."""
+    model.eval()
+    total = torch.zeros(2, dtype=torch.float64, device=y.device)
+    with torch.no_grad():
+        for first in range(0, len(y), _EVALUATION_BATCH):
+            labels = y[first : first + _EVALUATION_BATCH]
+            logits = model(x[first : first + _EVALUATION_BATCH])
+            total[0] += cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64)
+            total[1] += (logits.argmax(1) != labels).sum()
+    loss, error = (total / len(y)).tolist()
+    return loss, error
+
+
+def _not_finite(loss: float, epoch: int, rates: list[float]) -> FloatingPointError:
+    """Say when the loss was lost, and what to change."""
+    when, advice = "at the start", "Check the inputs and the initial parameters"
+    if epoch > 0:
+        when = f"after epoch {epoch} at learning rate {rates[-1]:.6g}"
+        advice = "Lower the initial learning rate of the recipe, or its `norm_limits`"
+    return FloatingPointError(
+        f"The loss on the training split must stay finite; it is {loss} {when}. {advice}."
+    )
+
+
+def _history(readings: list[_Reading], best: int, provenance: Provenance) -> History:
+    """Turn the readings of epochs 0 to n into one table for each split."""
+    names = list(readings[0])
+    loss = {name: np.array([reading[name][0] for reading in readings]) for name in names}
+    error = {name: np.array([reading[name][1] for reading in readings]) for name in names}
+    return History(
+        epoch=np.arange(len(readings), dtype=np.float64),
+        loss=loss,
+        metrics={"error": error},
+        best=best,
+        provenance=provenance,
+    )
+
+
+def _provenance(device: torch.device, dtype: torch.dtype, began: float) -> Provenance:
+    """State what the numbers of a run depend on besides recipe, seed and data."""
+    return Provenance(
+        versions={"torch": str(torch.__version__), "numpy": np.__version__},
+        device=str(device),
+        dtype=str(dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=time.perf_counter() - began,
+    )
