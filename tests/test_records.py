@@ -215,7 +215,7 @@ def test_every_flipped_bit_is_found(tmp_path):
             changed = bytearray(data)
             changed[place // 8] ^= 1 << (place % 8)
             (hurt / name).write_bytes(changed)
-            with pytest.raises(RecordError, match="damaged|made by a newer thalweg"):
+            with pytest.raises(RecordError, match=r"damaged|made by a newer thalweg"):
                 open_record(hurt)
         (hurt / name).write_bytes(data)
         assert_same_record(make_record(), open_record(hurt))
@@ -243,7 +243,7 @@ def test_the_damaged_part_is_named(tmp_path):
     arrays = safetensors.numpy.load(good)
     hurt = {**arrays, "plane/gram": arrays["plane/gram"] + 1.0}
     path.write_bytes(safetensors.numpy.save(hurt))
-    with pytest.raises(RecordError, match="its arrays changed: plane/gram. Restore it"):
+    with pytest.raises(RecordError, match=r"its arrays changed: plane/gram\. Restore it"):
         open_record(folder)
     path.write_bytes(safetensors.numpy.save(arrays, metadata={"by": "hand"}))
     with pytest.raises(RecordError, match="its header changed"):
@@ -286,7 +286,7 @@ def rewrite(folder, change):
 def test_a_newer_format_asks_for_an_upgrade(tmp_path):
     save_record(make_record(), tmp_path)
     rewrite(tmp_path, lambda body: body.update(format=7))
-    with pytest.raises(RecordError, match="has format 7, made by a newer thalweg. Upgrade: `pip"):
+    with pytest.raises(RecordError, match=r"has format 7, made by a newer thalweg\. Upgrade: `pip"):
         open_record(tmp_path)
 
 

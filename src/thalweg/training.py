@@ -20,6 +20,8 @@ __all__ = ["Progress", "Trained", "train"]
 
 Progress = Callable[[int, int, str], None]
 Splits = Mapping[str, tuple[Tensor, Tensor]]
+# Split to (loss, error rate).
+_Reading = dict[str, tuple[float, float]]
 
 # The activations of a wide layer for this many examples stay in the cache of a CPU.
 _EVALUATION_BATCH = 1000
@@ -72,11 +74,11 @@ def train(
 
         v ← μ v − ε g,    θ ← θ + v,
 
-    after which `project_columns` is applied to every weight matrix; it is also applied once
-    before the first update. After each epoch the loss and error rate of every split are
-    evaluated over all its examples in evaluation mode, with sums in float64. Training stops
-    after `epochs`, or when the error rate on `"valid"` has reached no new minimum for
-    `patience` epochs. (The procedure of Goodfellow et al. 2015, appendix A.)
+    after which `project_columns` is applied to every weight matrix, where the recipe limits
+    norms; it is also applied once before the first update. After each epoch the loss and error
+    rate of every split are evaluated over all its examples in evaluation mode, with sums in
+    float64. Training stops after `epochs`, or when the error rate on `"valid"` has reached no
+    new minimum for `patience` epochs. (The procedure of Goodfellow et al. 2015, appendix A.)
 
     The order of the examples and the dropout masks follow from `seed`; the global random state
     is used for the masks and put back. On one machine with one number of threads, the same
@@ -114,8 +116,8 @@ def train(
         >>> recipe = replace(RELU, hidden=(32, 32), dropout=None, batch_size=5, epochs=9)
         >>> model = multilayer_perceptron(recipe, inputs=10, seed=1)
         >>> trained = train(model, splits, recipe, seed=1)
-        >>> trained.history.loss["train"][0].round(6), trained.epochs
-        (np.float64(2.302585), 9)
+        >>> round(float(trained.history.loss["train"][0]), 6), trained.epochs
+        (2.302585, 9)
     """
     began = time.perf_counter()
     epochs = recipe.epochs if epochs is None else epochs
@@ -152,10 +154,6 @@ def train(
         learning_rate=np.array(descent.rates),
         momentum=np.array(descent.momenta),
     )
-
-
-# Split to (loss, error rate).
-_Reading = dict[str, tuple[float, float]]
 
 
 class _Descent:

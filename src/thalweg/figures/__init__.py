@@ -1,0 +1,20 @@
+"""Figures are data first: what a plot shows is a value, drawn by another module.
+
+`thalweg.figures.plots` turns results into figures, and needs NumPy only.
+`thalweg.figures.draw` draws figures, and is the only module that imports matplotlib.
+"""
+
+from thalweg.figures.figure import Axis, Band, Curve, Figure, Map, Marker, Panel
+from thalweg.figures.plots import figure_of, figures_of
+
+__all__ = [
+    "Axis",
+    "Band",
+    "Curve",
+    "Figure",
+    "Map",
+    "Marker",
+    "Panel",
+    "figure_of",
+    "figures_of",
+]

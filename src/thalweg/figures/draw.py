@@ -1,0 +1,355 @@
+"""Draw figures for print. This is the only module that imports matplotlib.
+
+It uses matplotlib's object-oriented interface with settings of its own inside a context, so
+neither pyplot nor the settings of the caller are touched, and the same figure gives the same
+bytes wherever the same version of matplotlib draws it.
+"""
+
+import math
+import os
+import textwrap
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+try:
+    import matplotlib.style
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+except ImportError as error:
+    raise ImportError(
+        "Drawing needs matplotlib, which is not installed. "
+        "Install it with `pip install 'thalweg[plots]'`."
+    ) from error
+
+from thalweg.figures.figure import Figure, Map, Panel
+from thalweg.figures.plots import figure_of
+from thalweg.records import Result, write_atomically
+
+__all__ = ["draw", "render"]
+
+Format = Literal["png", "pdf", "svg"]
+_FORMATS: dict[str, Format] = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
+
+_CM = 1 / 2.54
+_WIDTH, _PANEL = 9.0, 5.6  # cm: the width of a column, the height of a full panel
+_MAP_WIDTH, _MAP_WORDS, _MAP_HEIGHT = 7.3, 2.4, 16.0  # cm: of a map, of what surrounds it
+_DPI = 300
+
+# Okabe & Ito (2008): told apart by readers with any kind of colour vision. In grey the dashes
+# and the labels at the curves do it.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.3)), (0, (5, 1.4, 1.2, 1.4)), (0, (9, 2)))
+_INK, _SOFT, _LINE, _GRID = "#1a1a1a", "#6b6b6b", "#a0a0a0", "#e8e8e8"
+_MAP_COLOURS, _LEVELS = "viridis", 14
+
+_STYLE = {
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _SOFT,
+    "xtick.color": _SOFT,
+    "ytick.color": _SOFT,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 1.6,
+    "ytick.minor.size": 1.6,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.5,
+    "lines.solid_capstyle": "round",
+    "lines.dash_capstyle": "butt",
+    "pdf.fonttype": 42,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "thalweg",
+    "axes.formatter.useoffset": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+def draw(what: Figure | Result, path: str | os.PathLike[str], *, log: bool | None = None) -> Path:
+    """Draw a figure, or the figure of a result, to a file.
+
+    The file is 9 cm wide, the width of a journal's column. A PDF embeds its fonts. Title and
+    caption go into the metadata of the file too, so that a picture says what it shows.
+
+    Args:
+        what: A figure, or a Profile, Surface or History.
+        path: Ends in `.png` (300 dots per inch), `.pdf` or `.svg`.
+        log: Whether the cost of a result has a logarithmic scale; see `figure_of`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ImportError: If matplotlib is not installed (`pip install 'thalweg[plots]'`).
+        ValueError: If the suffix is another, or `log` is given for a finished figure.
+        TypeError: If there is no plot for the type.
+
+    Example:
+        >>> import tempfile
+        >>> from thalweg.results import Profile
+        >>> walk = Profile(alpha=[0.0, 0.5, 1.0], loss=[2.0, 2.25, 0.5])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw(walk, f"{folder}/walk.svg").name
+        'walk.svg'
+    """
+    path = Path(path)
+    form = _FORMATS.get(path.suffix.lower())
+    if form is None:
+        raise ValueError(
+            f"A figure is drawn to a .png, .pdf or .svg file; got {path.name!r}. "
+            "Choose one of these suffixes."
+        )
+    if isinstance(what, Figure) and log is not None:
+        raise ValueError(
+            f"`log` belongs to a result; a finished Figure came with log={log}. "
+            "Give it to `figure_of` instead."
+        )
+    figure = what if isinstance(what, Figure) else figure_of(what, log=log)
+    write_atomically(path, render(figure, form))
+    return path
+
+
+def render(figure: Figure, form: Format) -> bytes:
+    """Return the picture of a figure as the bytes of a file.
+
+    Args:
+        figure: What to draw.
+        form: `"png"`, `"pdf"` or `"svg"`.
+    """
+    with matplotlib.style.context(["default", _STYLE]):
+        canvas = _canvas(figure)
+        buffer = BytesIO()
+        canvas.savefig(buffer, format=form, dpi=_DPI, metadata=_metadata(figure, form))
+    return buffer.getvalue()
+
+
+def _metadata(figure: Figure, form: Format) -> dict[str, Any]:
+    """Return title and caption for a file, and no date: the same figure gives the same bytes."""
+    if form == "png":
+        return {"Title": figure.title, "Description": figure.caption, "Software": "thalweg"}
+    if form == "pdf":
+        return {"Title": figure.title, "Subject": figure.caption, "CreationDate": None}
+    return {"Title": figure.title, "Description": figure.caption, "Date": None}
+
+
+def _canvas(figure: Figure) -> Canvas:
+    """Lay out the panels and draw each."""
+    heights = [max(_height(panel) for panel in row) for row in figure.rows]
+    canvas = Canvas(figsize=(_WIDTH * _CM, (sum(heights) + 0.5) * _CM), layout="constrained")
+    FigureCanvasAgg(canvas)
+    if figure.title:
+        canvas.suptitle(figure.title, x=0.015, ha="left", fontsize=8.5, weight="bold")
+    columns = math.lcm(*(len(row) for row in figure.rows))
+    grid = canvas.add_gridspec(len(figure.rows), columns, height_ratios=heights)
+    named: set[int] = set()  # ranks whose curves have a name already
+    for i, row in enumerate(figure.rows):
+        share = columns // len(row)
+        below = figure.rows[i + 1] if i + 1 < len(figure.rows) else ()
+        for j, panel in enumerate(row):
+            axes = canvas.add_subplot(grid[i, j * share : (j + 1) * share])
+            _label_axes(axes, panel, first=j == 0)
+            if [panel.x] == [other.x for other in below] and len(row) == 1:
+                axes.tick_params(labelbottom=False)  # the panel below has the same axis
+                axes.set_xlabel("")
+            if panel.map is None:
+                _draw_lines(axes, panel)
+                _name_curves(axes, panel, heights[i], named)
+            else:
+                _draw_map(canvas, axes, panel.map)
+            _draw_markers(axes, panel)
+    return canvas
+
+
+def _height(panel: Panel) -> float:
+    """Return the height of a panel in centimetres; that of a map follows from its shape."""
+    if panel.map is None:
+        return _PANEL * panel.height
+    shape = float(np.ptp(panel.map.y) / np.ptp(panel.map.x))
+    return min(_MAP_WIDTH * shape + _MAP_WORDS, _MAP_HEIGHT)
+
+
+def _label_axes(axes: Axes, panel: Panel, first: bool) -> None:
+    """Set labels, scales and grid of a panel."""
+    axes.set_xlabel(panel.x.label)
+    if first:  # panels in a row share their quantity
+        axes.set_ylabel(textwrap.fill(panel.y.label, 26, break_on_hyphens=False))
+    if panel.title:
+        axes.set_title(panel.title, fontsize=7, loc="left", color=_SOFT)
+    if panel.x.log:
+        axes.set_xscale("log")
+    if panel.y.log:
+        axes.set_yscale("log")
+    if panel.map is None:
+        axes.grid(visible=True)
+
+
+def _draw_lines(axes: Axes, panel: Panel) -> None:
+    """Draw bands and curves, the lowest rank in front."""
+    for band in panel.bands:
+        colour = _COLOURS[band.rank % len(_COLOURS)]
+        axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+    for curve in panel.curves:
+        axes.plot(
+            curve.x,
+            curve.y,
+            color=_COLOURS[curve.rank % len(_COLOURS)],
+            linestyle=_DASHES[curve.rank % len(_DASHES)],
+            linewidth=1.3 if curve.rank == 0 else 1.1,
+            marker="o" if curve.dots else "",
+            markersize=2.4,
+            zorder=3 - 0.1 * curve.rank,
+        )
+    if panel.x.limits:
+        low, high = panel.x.limits
+        margin = 0.0 if panel.x.log else 0.015 * (high - low)
+        axes.set_xlim(low - margin, high + margin)
+    if panel.y.limits:
+        axes.set_ylim(panel.y.limits)
+    wide = axes.get_subplotspec().colspan == range(axes.get_subplotspec().get_gridspec().ncols)
+    for axis, log, ticks in (
+        (axes.xaxis, panel.x.log, 7 if wide else 2),
+        (axes.yaxis, panel.y.log, 5),
+    ):
+        if log:
+            _mark_decades(axis)
+        else:
+            axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _mark_decades(axis: Any) -> None:
+    """Mark a logarithmic axis with plain numbers, more than one a decade where they are few."""
+    low, high = axis.get_view_interval()
+    decades = math.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+    if low >= 1e-4 and high <= 1e5:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _name_curves(axes: Axes, panel: Panel, height: float, named: set[int]) -> None:
+    """Write the name of each curve at its right end, moved apart where they would overlap."""
+    ends = []
+    for curve in panel.curves:
+        finite = np.flatnonzero(np.isfinite(curve.y))
+        if len(finite) and curve.label and curve.rank not in named and len(panel.curves) > 1:
+            named.add(curve.rank)
+            place = axes.transData.transform((curve.x[finite[-1]], curve.y[finite[-1]]))
+            ends.append((axes.transAxes.inverted().transform(place)[1], curve))
+    ends.sort(key=lambda end: end[0])
+    line = 0.3 / max(height - 1.4, 1.0)  # 0.3 cm as a share of the axes
+    for height_of_name, (_, curve) in zip(_apart([e[0] for e in ends], line), ends, strict=True):
+        axes.annotate(
+            curve.label,
+            (1.0, height_of_name),
+            xycoords="axes fraction",
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            color=_COLOURS[curve.rank % len(_COLOURS)],
+            fontsize=7,
+        )
+
+
+def _apart(places: Sequence[float], least: float) -> list[float]:
+    """Move ascending places apart, as little as needed and inside of 0 to 1 where they fit."""
+    moved = [min(max(place, 0.0), 1.0) for place in places]
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + least)
+    if moved and moved[-1] > 1.0:
+        moved[-1] = 1.0
+        for i in range(len(moved) - 2, -1, -1):
+            moved[i] = min(moved[i], moved[i + 1] - least)
+    return moved
+
+
+def _draw_markers(axes: Axes, panel: Panel) -> None:
+    """Draw named places: lines from bottom to top, or points."""
+    halo = [withStroke(linewidth=1.8, foreground="white")]
+    for marker in panel.markers:
+        if marker.y is None:
+            axes.axvline(marker.x, color=_LINE, linewidth=0.6, zorder=1.5)
+            axes.text(
+                marker.x,
+                1.012,
+                marker.label,
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                va="bottom",
+                color=_SOFT,
+                fontsize=7,
+            )
+            continue
+        size = 4.2 if panel.map else 3.2
+        face = "white" if panel.map else _COLOURS[0]
+        edge = _INK if panel.map else "white"
+        axes.plot(
+            marker.x, marker.y, "o", ms=size, mfc=face, mec=edge, mew=0.8, zorder=4, clip_on=False
+        )
+        axes.annotate(
+            marker.label,
+            (marker.x, marker.y),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=7,
+            zorder=5,
+            path_effects=halo,
+        )
+
+
+def _draw_map(canvas: Canvas, axes: Axes, plane: Map) -> None:
+    """Draw filled contours with a scale of colours."""
+    axes.set_aspect("equal")
+    values = np.ma.masked_invalid(plane.values)
+    if values.count() == 0:
+        axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center")
+        return
+    levels = _levels(float(values.min()), float(values.max()), plane.log)
+    norm = (LogNorm if plane.log else Normalize)(levels[0], levels[-1])
+    filled = axes.contourf(plane.x, plane.y, values, levels=levels, norm=norm, cmap=_MAP_COLOURS)
+    filled.set_edgecolor("face")  # no hairlines between the colours in PDF and SVG
+    filled.set_linewidth(0.2)
+    axes.contour(
+        plane.x, plane.y, values, levels=levels, colors="white", linewidths=0.35, alpha=0.6
+    )
+    scale = canvas.colorbar(filled, ax=axes, location="top", aspect=45, pad=0.02)
+    scale.set_label(plane.label)
+    scale.outline.set_visible(False)
+    scale.minorticks_off()
+    if plane.log and levels[0] >= 1e-4 and levels[-1] <= 1e5:
+        scale.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _levels(low: float, high: float, log: bool) -> list[float]:
+    """Return round levels around the values."""
+    if not log:
+        locator = MaxNLocator(_LEVELS, steps=[1, 2, 2.5, 5, 10])
+        return [float(level) for level in locator.tick_values(low, high)]
+    decades = math.log10(high / low)
+    steps = (1, 1.5, 2, 3, 5, 7) if decades <= 2 else (1, 2, 5) if decades <= 5 else (1,)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    series = [step * 10.0**power for power in powers for step in steps]
+    below = max(level for level in series if level <= low)
+    above = min(level for level in series if level >= high and level > below)
+    return [level for level in series if below <= level <= above]

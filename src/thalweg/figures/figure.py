@@ -1,0 +1,146 @@
+"""What a plot shows, as data: curves, bands, markers and maps, with their words.
+
+Nothing here knows how a figure is drawn, so that a test can ask what a figure says, and
+print and browser show the same. A value that is NaN is a gap.
+"""
+
+from dataclasses import dataclass
+
+from thalweg.results import Array
+
+__all__ = ["Axis", "Band", "Curve", "Figure", "Map", "Marker", "Panel"]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a panel.
+
+    Attributes:
+        label: Quantity and unit.
+        log: Whether it is logarithmic.
+        limits: First and last value shown, or None for what the data need.
+    """
+
+    label: str
+    log: bool = False
+    limits: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A line through points, in the order given.
+
+    Attributes:
+        x: Horizontal positions, shape (n,).
+        y: Vertical positions, shape (n,).
+        label: Its name.
+        rank: 0 for what the figure is about, 1 and up for what it is compared with. Curves
+            of one rank look alike in all panels.
+        dots: Whether the points themselves are marked.
+    """
+
+    x: Array
+    y: Array
+    label: str
+    rank: int = 0
+    dots: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """A shaded interval around a curve, such as that of a Monte-Carlo estimate.
+
+    Attributes:
+        x: Horizontal positions, shape (n,).
+        low: Lower edge, shape (n,).
+        high: Upper edge, shape (n,).
+        label: What the interval means.
+        rank: Rank of the curve that it belongs to.
+    """
+
+    x: Array
+    low: Array
+    high: Array
+    label: str
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A named place: a vertical line at x, or the point (x, y).
+
+    Attributes:
+        label: Its name; empty for a place without one.
+        x: Horizontal position.
+        y: Vertical position, or None for a line from bottom to top.
+    """
+
+    label: str
+    x: float
+    y: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Values over the plane, shown by colour and contour lines.
+
+    Attributes:
+        x: Horizontal positions, shape (rows, columns).
+        y: Vertical positions, shape (rows, columns).
+        values: The values there, shape (rows, columns).
+        label: Quantity and unit.
+        log: Whether equal steps of colour are equal factors.
+    """
+
+    x: Array
+    y: Array
+    values: Array
+    label: str
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes and all that is in it.
+
+    Attributes:
+        x: Horizontal axis.
+        y: Vertical axis.
+        curves: Lines, the lowest rank in front.
+        bands: Shaded intervals, behind the lines.
+        markers: Named places.
+        map: Values over the plane, or None. A panel with a map has equal scales on both axes.
+        title: Heading of this panel alone.
+        height: Height as a share of that of a full panel.
+    """
+
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...] = ()
+    bands: tuple[Band, ...] = ()
+    markers: tuple[Marker, ...] = ()
+    map: Map | None = None
+    title: str = ""
+    height: float = 1.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels in rows, with the words that go with them.
+
+    Attributes:
+        title: Heading.
+        caption: What is shown and under which conditions, for the text below the figure.
+        rows: Panels from top to bottom, in each row from left to right.
+        alt: The same in words, for readers who cannot see it.
+    """
+
+    title: str
+    caption: str
+    rows: tuple[tuple[Panel, ...], ...]
+    alt: str = ""
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All panels, row by row."""
+        return tuple(panel for row in self.rows for panel in row)

@@ -1,0 +1,70 @@
+"""The studies that come with the package, by name.
+
+A study file imports nothing heavy when it is read, so that listing studies takes no time.
+"""
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+from thalweg.studies.study import Study
+
+__all__ = ["NAMES", "load_study", "study_file"]
+
+NAMES = (
+    "demo",
+    "interp-relu",
+    "interp-sigmoid",
+    "interp-maxout",
+    "interp-two-solutions",
+    "interp-random-to-solution",
+    "interp-two-starts",
+    "interp-highres",
+)
+
+
+def study_file(name: str) -> Path:
+    """Return the file of a study that comes with the package.
+
+    Raises:
+        ValueError: If there is no such study.
+    """
+    if name not in NAMES:
+        raise ValueError(
+            f"A study is one of {', '.join(NAMES)}, or a file that ends in .py; got {name!r}. "
+            "`thalweg list` tells what each one does."
+        )
+    return Path(__file__).with_name(name.replace("-", "_") + ".py")
+
+
+def load_study(name: str) -> Study:
+    """Return a study by its name, or from a file that defines `STUDY`.
+
+    Args:
+        name: One of `NAMES`, or the path of a Python file such as `thalweg copy` writes. The
+            file is run.
+
+    Raises:
+        ValueError: If there is no such study, or the file defines none.
+        FileNotFoundError: If there is no such file.
+    """
+    if not name.endswith(".py"):
+        study_file(name)
+        module = importlib.import_module(f"thalweg.studies.{name.replace('-', '_')}")
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"A study file is needed; there is none at {path}. `thalweg copy demo` makes one."
+            )
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    study = getattr(module, "STUDY", None)
+    if not isinstance(study, Study):
+        raise ValueError(
+            f"A study file defines STUDY = Study(...); {name} does not. See `thalweg copy demo`."
+        )
+    return study

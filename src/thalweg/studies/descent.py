@@ -1,0 +1,134 @@
+"""The line from start to solution, as three studies ask for it with different networks."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from thalweg.grids import Uniform
+from thalweg.studies.study import Claim, Outcome, Run
+from thalweg.studies.wording import fall_sentence, number
+
+__all__ = ["descent_claims", "descent_scales", "run_descent"]
+
+
+def descent_scales(recipe: str, **smoke: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Return the three scales of a descent; `smoke` adds settings to the smallest."""
+    return {
+        "smoke": {
+            "recipe": recipe,
+            "data": "digits",
+            "hidden": [32, 32],
+            "epochs": 120,
+            "grid": [-0.25, 2.0, 46],
+            "dropout_samples": 3,
+            **smoke,
+        },
+        "small": {
+            "recipe": recipe,
+            "data": "mnist",
+            "examples": 50_000,
+            "epochs": 12,
+            "grid": [-0.25, 2.0, 46],
+            "dropout_samples": 2,
+        },
+        "paper": {
+            "recipe": recipe,
+            "data": "mnist",
+            "examples": 50_000,
+            "grid": [-0.25, 2.0, 181],
+            "dropout_samples": 5,
+        },
+    }
+
+
+def descent_claims(*, starts_at_log_classes: bool) -> tuple[Claim, ...]:
+    """Return the claims of Goodfellow et al. (2015, section 3) about the line to the solution."""
+    claims = (
+        Claim(
+            "The cost falls all the way from start to solution "
+            "(greatest climb at most 0.1 % of the range).",
+            lambda n: n["climb_share"] <= 1e-3,
+            "greatest climb {climb:.3g}, {climb_share:.2%} of the range",
+        ),
+        Claim(
+            "No minimum lies between start and solution (deeper than 0.1 % of the range).",
+            lambda n: n["minima"] == 0,
+            "{minima:.0f} minima",
+        ),
+        Claim(
+            "The cost is flat near the start (first slope at most half of the steepest).",
+            lambda n: n["steepness"] <= 0.5,
+            "first slope {steepness:.1%} of the steepest",
+        ),
+        Claim(
+            "Apart from that it is nearly convex (from the steepest point to the solution, at 90 % "
+            "of the points or more).",
+            lambda n: n["convex_beyond"] >= 0.9,
+            "convex at {convex_beyond:.0%} of the points beyond alpha = {steepest:.2f}",
+        ),
+        Claim(
+            "The run spends most of its epochs at the bottom of the valley (half of them or "
+            "more after nine tenths of the fall).",
+            lambda n: n["bottom_share"] >= 0.5,
+            "{bottom_share:.0%} of the epochs",
+        ),
+        Claim(
+            "With dropout masks held fixed, the training cost falls all the way as well "
+            "(greatest climb at most 1 % of the range).",
+            lambda n: n["dropout_climb_share"] <= 1e-2,
+            "greatest climb {dropout_climb:.3g}, {dropout_climb_share:.2%} of the range",
+        ),
+    )
+    if not starts_at_log_classes:
+        return claims
+    golden = Claim(
+        "With output weights of zero the cost starts at ln 10.",
+        lambda n: abs(n["loss_start"] - math.log(10)) <= 1e-5,
+        "{loss_start:.7f} against 2.3025851",
+    )
+    return (*claims, golden)
+
+
+def run_descent(run: Run) -> Outcome:
+    """Train a network and evaluate its cost from before the start to beyond the solution."""
+    # Imported here, so that listing the studies does not load torch.
+    from thalweg.evaluate import profile
+    from thalweg.objectives.dropout import MonteCarlo
+    from thalweg.sections import Line
+    from thalweg.studies import interpolation as study
+
+    network = study.train_network(run, seed=run["seed"])
+    line = Line(network.start, network.solution, labels=("start", "solution"))
+    grid = Uniform(*run["grid"])
+    exact = profile(study.cost_of(run, network), line, grid, progress=run.report)
+    masks = MonteCarlo(samples=run["dropout_samples"], seed=run["seed"])
+    noisy = profile(
+        study.cost_of(run, network, splits=("train",), dropout=masks),
+        line,
+        grid,
+        progress=run.report,
+    )
+    history = replace(network.history, provenance=exact.provenance)
+    best = int(history.best or 0)
+    numbers = {
+        **study.line_numbers(exact),
+        **study.line_numbers(noisy, "dropout_"),
+        "bottom_share": study.share_at_the_bottom(history),
+        "parameters": network.space.size,
+        "epochs": len(history.epoch) - 1,
+        "best_epoch": best,
+        "valid_error": float(history.metrics["error"]["valid"][best]),
+    }
+    return Outcome(
+        {"line": exact, "line-with-dropout": noisy, "run": history},
+        numbers,
+        (
+            fall_sentence(numbers, "From start to solution"),
+            f"The solution was found after {best} of {numbers['epochs']} epochs, with a "
+            f"validation error of {numbers['valid_error']:.2%}; {numbers['bottom_share']:.0%} of "
+            "the epochs were spent at the bottom of the valley.",
+            f"Near the start the cost is {number(100 * numbers['steepness'])} % as steep as at "
+            "the steepest.",
+        ),
+    )
