@@ -40,6 +40,7 @@ _FORMATS: dict[str, Format] = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
 
 _CM = 1 / 2.54
 _WIDTH, _PANEL = 9.0, 5.6  # cm: the width of a column, the height of a full panel
+_LETTER, _STOREYS = 0.019, 3  # width of a letter as a share of a panel; lines of names
 _MAP_WIDTH, _MAP_WORDS, _MAP_HEIGHT = 7.3, 2.4, 16.0  # cm: of a map, of what surrounds it
 _DPI = 300
 
@@ -49,6 +50,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.3)), (0, (5, 1.4, 1.2, 1.4)), (0, (9, 2)))
 _INK, _SOFT, _LINE, _GRID = "#1a1a1a", "#6b6b6b", "#a0a0a0", "#e8e8e8"
 _MAP_COLOURS, _LEVELS = "viridis", 14
+_STEPS = [1, 2, 2.5, 5, 10]  # between marks, as people count
 
 _STYLE = {
     "font.family": ["DejaVu Sans"],  # comes with matplotlib, so it is the same everywhere
@@ -78,10 +80,12 @@ _STYLE = {
     "grid.linewidth": 0.5,
     "lines.solid_capstyle": "round",
     "lines.dash_capstyle": "butt",
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "pdf.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "thalweg",
     "axes.formatter.useoffset": False,
+    "axes.formatter.limits": [-4, 6],
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
@@ -174,11 +178,12 @@ def _canvas(figure: Figure) -> Canvas:
                 axes.tick_params(labelbottom=False)  # the panel below has the same axis
                 axes.set_xlabel("")
             if panel.map is None:
-                _draw_lines(axes, panel)
+                _draw_lines(axes, panel, ticks=7 if len(row) == 1 else 2)
                 _name_curves(axes, panel, heights[i], named)
             else:
                 _draw_map(canvas, axes, panel.map)
-            _draw_markers(axes, panel)
+            _draw_vertical_markers(axes, panel)
+            _draw_points(axes, panel)
     return canvas
 
 
@@ -205,7 +210,7 @@ def _label_axes(axes: Axes, panel: Panel, first: bool) -> None:
         axes.grid(visible=True)
 
 
-def _draw_lines(axes: Axes, panel: Panel) -> None:
+def _draw_lines(axes: Axes, panel: Panel, ticks: int) -> None:
     """Draw bands and curves, the lowest rank in front."""
     for band in panel.bands:
         colour = _COLOURS[band.rank % len(_COLOURS)]
@@ -227,15 +232,11 @@ def _draw_lines(axes: Axes, panel: Panel) -> None:
         axes.set_xlim(low - margin, high + margin)
     if panel.y.limits:
         axes.set_ylim(panel.y.limits)
-    wide = axes.get_subplotspec().colspan == range(axes.get_subplotspec().get_gridspec().ncols)
-    for axis, log, ticks in (
-        (axes.xaxis, panel.x.log, 7 if wide else 2),
-        (axes.yaxis, panel.y.log, 5),
-    ):
+    for axis, log, most in ((axes.xaxis, panel.x.log, ticks), (axes.yaxis, panel.y.log, 5)):
         if log:
             _mark_decades(axis)
         else:
-            axis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
+            axis.set_major_locator(MaxNLocator(most, steps=_STEPS))
 
 
 def _mark_decades(axis: Any) -> None:
@@ -243,9 +244,17 @@ def _mark_decades(axis: Any) -> None:
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
-    if low >= 1e-4 and high <= 1e5:
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_formatter(FuncFormatter(_plain_number))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _plain_number(value: float, _: int | None = None) -> str:
+    """Return a number of a logarithmic scale: 0.02, 300 or 2·10⁻⁶."""
+    if 1e-4 <= value < 1e5:
+        return f"{value:g}"
+    mantissa, power = f"{value:.0e}".split("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"10{raised}" if mantissa == "1" else f"{mantissa}·10{raised}"
 
 
 def _name_curves(axes: Axes, panel: Panel, height: float, named: set[int]) -> None:
@@ -284,29 +293,39 @@ def _apart(places: Sequence[float], least: float) -> list[float]:
     return moved
 
 
-def _draw_markers(axes: Axes, panel: Panel) -> None:
-    """Draw named places: lines from bottom to top, or points."""
+def _draw_vertical_markers(axes: Axes, panel: Panel) -> None:
+    """Draw named lines from bottom to top; names that would overlap go one line higher."""
+    lines = sorted((m for m in panel.markers if m.y is None), key=lambda marker: marker.x)
+    low, high = axes.get_xlim()
+    free = [-math.inf] * _STOREYS  # where each line of names is free from
+    for marker in lines:
+        axes.axvline(marker.x, color=_LINE, linewidth=0.6, zorder=1.5)
+        place = (marker.x - low) / (high - low)
+        half = 0.5 * _LETTER * (len(marker.label) + 1)
+        storey = next((k for k in range(_STOREYS) if place - half >= free[k]), None)
+        if not marker.label or storey is None:
+            continue
+        free[storey] = place + half
+        axes.annotate(
+            marker.label,
+            (marker.x, 1.0),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 2 + 9 * storey),
+            textcoords="offset points",
+            ha="center",
+            color=_SOFT,
+            fontsize=7,
+        )
+
+
+def _draw_points(axes: Axes, panel: Panel) -> None:
+    """Draw named points."""
     halo = [withStroke(linewidth=1.8, foreground="white")]
+    edge = _INK if panel.map else _COLOURS[0]
     for marker in panel.markers:
         if marker.y is None:
-            axes.axvline(marker.x, color=_LINE, linewidth=0.6, zorder=1.5)
-            axes.text(
-                marker.x,
-                1.012,
-                marker.label,
-                transform=axes.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                color=_SOFT,
-                fontsize=7,
-            )
             continue
-        size = 4.2 if panel.map else 3.2
-        face = "white" if panel.map else _COLOURS[0]
-        edge = _INK if panel.map else "white"
-        axes.plot(
-            marker.x, marker.y, "o", ms=size, mfc=face, mec=edge, mew=0.8, zorder=4, clip_on=False
-        )
+        axes.plot(marker.x, marker.y, "o", ms=3.8, mfc="white", mec=edge, zorder=4, clip_on=False)
         axes.annotate(
             marker.label,
             (marker.x, marker.y),
@@ -333,18 +352,20 @@ def _draw_map(canvas: Canvas, axes: Axes, plane: Map) -> None:
     axes.contour(
         plane.x, plane.y, values, levels=levels, colors="white", linewidths=0.35, alpha=0.6
     )
-    scale = canvas.colorbar(filled, ax=axes, location="top", aspect=45, pad=0.02)
+    scale = canvas.colorbar(filled, ax=axes, location="top", aspect=45, pad=0.04)
     scale.set_label(plane.label)
     scale.outline.set_visible(False)
     scale.minorticks_off()
-    if plane.log and levels[0] >= 1e-4 and levels[-1] <= 1e5:
-        scale.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    if plane.log:
+        scale.ax.xaxis.set_major_formatter(FuncFormatter(_plain_number))
 
 
 def _levels(low: float, high: float, log: bool) -> list[float]:
     """Return round levels around the values."""
+    if high - low <= 1e-9 * abs(high):  # one colour, on a scale that can be read
+        return [0.9 * low, 1.1 * low] if low > 0 else [low - 1.0, low + 1.0]
     if not log:
-        locator = MaxNLocator(_LEVELS, steps=[1, 2, 2.5, 5, 10])
+        locator = MaxNLocator(_LEVELS, steps=_STEPS)
         return [float(level) for level in locator.tick_values(low, high)]
     decades = math.log10(high / low)
     steps = (1, 1.5, 2, 3, 5, 7) if decades <= 2 else (1, 2, 5) if decades <= 5 else (1,)

@@ -58,8 +58,8 @@ def figure_of(
 
     Raises:
         TypeError: If there is no plot for this type.
-        ValueError: If the directions of a surface span no plane, so that distances on it are
-            not defined.
+        ValueError: If a surface has a single row or column, or its directions span no plane,
+            so that distances on it are not defined.
 
     Example:
         >>> figure = figure_of(Profile(alpha=[0.0, 0.5, 1.0], loss=[2.0, 2.25, 0.5]))
@@ -181,10 +181,10 @@ def _windows(alpha: Array) -> list[tuple[float, float]]:
     dense = step < step.max() / _DENSER
     edges = np.flatnonzero(np.diff(np.concatenate(([False], dense, [False])).astype(int)))
     found = []
-    for first, last in edges.reshape(-1, 2):  # segments first .. last − 1
-        inside = float(np.median(step[first:last]))
+    for start, stop in edges.reshape(-1, 2):  # segments start .. stop − 1
+        inside = float(np.median(step[start:stop]))
         # A point of the overview just outside of the window belongs to the overview.
-        fine = first + np.flatnonzero(step[first:last] < _DENSER * inside)
+        fine = start + np.flatnonzero(step[start:stop] < _DENSER * inside)
         first, last = fine[0], fine[-1] + 1
         beside = step[[i for i in (first - 1, last) if 0 <= i < len(step)]]
         width = (alpha[last] - alpha[first]) / (alpha[-1] - alpha[0])
@@ -226,11 +226,13 @@ def _bands(profile: Profile, log: bool) -> tuple[Band, ...]:
     found = []
     for rank, (split, loss) in enumerate(profile.loss.items()):
         error = profile.standard_error(split)
-        if error is not None and np.any(np.isfinite(error)):
-            low, high = _shown(loss - 2 * error, log), _shown(loss + 2 * error, log)
-            if log:  # a lower edge at or below 0 is no gap: the band reaches the bottom
-                low = np.where(np.isfinite(high) & ~np.isfinite(low), np.nanmin(loss) / 10, low)
-            found.append(Band(profile.alpha, low, high, "± 2 standard errors", rank))
+        if error is None or not np.any(np.isfinite(error) & np.isfinite(_shown(loss, log))):
+            continue
+        low, high = _shown(loss - 2 * error, log), _shown(loss + 2 * error, log)
+        if log:  # a lower edge at or below 0 is no gap: the band reaches down a decade
+            floor = np.nanmin(_shown(loss, log)) / 10
+            low = np.where(np.isfinite(high) & ~np.isfinite(low), floor, low)
+        found.append(Band(profile.alpha, low, high, "± 2 standard errors", rank))
     return tuple(found)
 
 
@@ -254,15 +256,20 @@ def _band_words(profile: Profile) -> str:
 def _surface_figure(surface: Surface, log: bool | None) -> Figure:
     """Return the figure of a surface, at true distances."""
     values = surface.loss[surface.first_split]
+    if min(values.shape) < 2:
+        raise ValueError(
+            "A map needs two rows and two columns at least; the surface has shape "
+            f"{values.shape}. Evaluate more points, or a profile."
+        )
     finite = values[np.isfinite(values)]
     if log is None:
         log = bool(len(finite)) and 0 < finite.min() * _AUTOMATIC_LOG < finite.max()
     factor = _lengths(surface.gram)
     x, y = np.einsum("ij,jrc->irc", factor, np.stack(np.meshgrid(surface.x, surface.y)))
-    places = surface.anchors @ factor.T
     markers = tuple(
-        Marker(label, float(place[0]), float(place[1]))
-        for place, label in _named(places, surface.labels)
+        Marker(label, *(float(length) for length in factor @ place))
+        for place, label in _named(surface.anchors, surface.labels)
+        if surface.x[0] <= place[0] <= surface.x[-1] and surface.y[0] <= place[1] <= surface.y[-1]
     )
     first, across = _direction_names(surface)
     shown = _shown(values, log)
@@ -373,7 +380,13 @@ def _metric_panel(
     error = name.lower().replace("_", " ").startswith("error")
     order = list(dict.fromkeys([*splits, *table]))
     curves = tuple(
-        Curve(x, _shown(values * (100 if error else 1), log=False), split, order.index(split))
+        Curve(
+            x=x,
+            y=_shown(values * (100 if error else 1), log=False),
+            label=split,
+            rank=order.index(split),
+            dots=len(x) <= _FEW_POINTS,
+        )
         for split, values in table.items()
     )
     label = "error rate (%)" if error else name.replace("_", " ")

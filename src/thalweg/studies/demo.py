@@ -11,6 +11,7 @@ Expected: the cost falls all the way; the solutions are separated by a barrier; 
 import math
 
 from thalweg.grids import Uniform
+from thalweg.measures.summaries import line_numbers, share_at_the_bottom, window_numbers
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import barrier_sentence, fall_sentence, window_sentence
 
@@ -45,13 +46,13 @@ def run(run: Run) -> Outcome:
     side = Uniform(-0.3, 1.4, run["side"])
     map_of_plane = surface(precise, plane, side, side, progress=show)
     numbers = (
-        study.line_numbers(lines["start-to-solution"])
-        | study.line_numbers(lines["between-solutions"], "between_")
-        | study.line_numbers(lines["random-to-solution"], "random_")
-        | study.window_numbers(lines["near-start"], "near_start_")
-        | study.window_numbers(lines["near-solution"], "near_solution_")
+        line_numbers(lines["start-to-solution"])
+        | line_numbers(lines["between-solutions"], "between_")
+        | line_numbers(lines["random-to-solution"], "random_")
+        | window_numbers(lines["near-start"], "near_start_")
+        | window_numbers(lines["near-solution"], "near_solution_")
     )
-    numbers["bottom_share"] = study.share_at_the_bottom(first.history)
+    numbers["bottom_share"] = share_at_the_bottom(first.history)
     numbers["parameters"] = first.space.size
     best = int(first.history.best or 0)
     numbers["valid_error"] = float(first.history.metrics["error"]["valid"][best])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from thalweg.grids import Uniform
+from thalweg.measures.summaries import line_numbers, share_at_the_bottom
 from thalweg.studies.study import Claim, Outcome, Run
 from thalweg.studies.wording import fall_sentence, number
 
@@ -112,9 +113,9 @@ def run_descent(run: Run) -> Outcome:
     history = replace(network.history, provenance=exact.provenance)
     best = int(history.best or 0)
     numbers = {
-        **study.line_numbers(exact),
-        **study.line_numbers(noisy, "dropout_"),
-        "bottom_share": study.share_at_the_bottom(history),
+        **line_numbers(exact),
+        **line_numbers(noisy, "dropout_"),
+        "bottom_share": share_at_the_bottom(history),
         "parameters": network.space.size,
         "epochs": len(history.epoch) - 1,
         "best_epoch": best,

@@ -11,6 +11,7 @@ error, the training cost may rise by little in the last per cent of the line.
 """
 
 from thalweg.grids import Uniform
+from thalweg.measures.summaries import line_numbers, window_numbers
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import fall_sentence, window_sentence
 
@@ -33,9 +34,9 @@ def run(run: Run) -> Outcome:
         name: profile(cost, line, Uniform(*window, run["points"]), progress=run.report)
         for name, window in _WINDOWS.items()
     }
-    numbers = study.line_numbers(profiles["line"])
+    numbers = line_numbers(profiles["line"])
     for name, prefix in (("near-start", "start_"), ("near-solution", "solution_")):
-        numbers |= study.window_numbers(profiles[name], prefix)
+        numbers |= window_numbers(profiles[name], prefix)
     numbers["parameters"] = network.space.size
     return Outcome(
         {**profiles, "run": network.history},

@@ -8,6 +8,7 @@ Expected: the cost falls from a huge value; the only minimum up to the solution 
 """
 
 from thalweg.grids import Uniform
+from thalweg.measures.summaries import line_numbers
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import fall_sentence
 
@@ -26,7 +27,7 @@ def run(run: Run) -> Outcome:
     line = Line(origin, network.solution, labels=("random point", "solution"))
     cost = study.cost_of(run, network)
     fall = profile(cost, line, Uniform(*run["grid"]), progress=run.report)
-    numbers = study.line_numbers(fall) | {"parameters": network.space.size}
+    numbers = line_numbers(fall) | {"parameters": network.space.size}
     return Outcome(
         {"line": fall, "run": network.history},
         numbers,

@@ -10,6 +10,7 @@ two solutions of the same quality.
 """
 
 from thalweg.grids import Uniform
+from thalweg.measures.summaries import line_numbers
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import barrier_sentence
 
@@ -26,7 +27,7 @@ def run(run: Run) -> Outcome:
     line = Line(first.solution, second.solution, labels=("solution A", "solution B"))
     cost = study.cost_of(run, first)
     between = profile(cost, line, Uniform(*run["grid"]), progress=run.report)
-    numbers = study.line_numbers(between)
+    numbers = line_numbers(between)
     assert between.ends is not None
     errors = between.ends.metrics["error"]["valid"]
     everywhere = interior_minima(between, tolerance=1e-3 * numbers["span"])

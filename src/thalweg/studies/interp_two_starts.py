@@ -12,6 +12,7 @@ Expected: no barrier above a hundredth of the cost, no minimum of any depth.
 """
 
 from thalweg.grids import Uniform
+from thalweg.measures.summaries import line_numbers
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import number
 
@@ -29,14 +30,13 @@ def run(run: Run) -> Outcome:
     line = Line(space.flatten(first), space.flatten(second), labels=("start A", "start B"))
     cost = study.cost_of(run, (first, data))
     between = profile(cost, line, Uniform(*run["grid"]), progress=run.report)
-    numbers = study.line_numbers(between) | {"parameters": space.size}
+    numbers = line_numbers(between) | {"parameters": space.size}
     return Outcome(
         {"line": between},
         numbers,
         (
-            f"Between two random starts the cost stays between {number(numbers['lowest'])} and "
-            f"{number(numbers['highest'])}: there is no obstacle (barrier "
-            f"{number(numbers['barrier'])}).",
+            f"Between two random starts the cost stays within {numbers['lowest']:.4f} and "
+            f"{numbers['highest']:.4f}: the barrier has height {number(numbers['barrier'])}.",
         ),
     )
 

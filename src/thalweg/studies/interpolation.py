@@ -1,4 +1,4 @@
-"""What the interpolation studies share: a trained network, its costs, and numbers of a line."""
+"""What the interpolation studies share: a trained network and its costs."""
 
 import json
 from collections.abc import Mapping
@@ -7,19 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from thalweg.errors import RecordError
-from thalweg.measures.profiles import (
-    barrier,
-    convex_share,
-    greatest_climb,
-    initial_steepness,
-    interior_minima,
-)
 from thalweg.objectives.criteria import error_rate
 from thalweg.objectives.dropout import MonteCarlo
 from thalweg.objectives.model import ModelObjective
@@ -28,7 +20,7 @@ from thalweg.problems.data import DataSet, digits, mnist
 from thalweg.problems.networks import multilayer_perceptron
 from thalweg.problems.recipes import Recipe
 from thalweg.records import Record, open_record, save_record, write_atomically
-from thalweg.results import History, Profile
+from thalweg.results import History
 from thalweg.space import ParameterSpace
 from thalweg.studies.study import Run
 from thalweg.training import train
@@ -36,12 +28,9 @@ from thalweg.training import train
 __all__ = [
     "Network",
     "cost_of",
-    "line_numbers",
     "random_point",
-    "share_at_the_bottom",
     "train_network",
     "untrained",
-    "window_numbers",
 ]
 
 
@@ -152,85 +141,6 @@ def cost_of(
 def random_point(space: ParameterSpace, seed: int) -> Tensor:
     """Return a draw from N(0, I) in the whole parameter space, shape (P,), float32."""
     return torch.randn(space.size, generator=torch.Generator().manual_seed(seed))
-
-
-def line_numbers(profile: Profile, prefix: str = "") -> dict[str, float]:
-    """Boil a profile down to numbers, for its first split between the two ends.
-
-    The greatest climb is given in units of the cost, and as a share of the difference between
-    the highest and the lowest cost between the ends.
-    """
-    between = (profile.anchors[0], profile.anchors[-1])
-    assert profile.ends is not None
-    loss = profile.loss[profile.first_split]
-    inside = loss[(profile.alpha >= between[0]) & (profile.alpha <= between[1])]
-    first, last = profile.ends.loss[profile.first_split]
-    highest, lowest = max(inside.max(), first, last), min(inside.min(), first, last)
-    span = highest - lowest
-    climb = greatest_climb(profile, between=between)
-    minima = interior_minima(profile, tolerance=1e-3 * span, between=between)
-    steepest = _steepest_place(profile, between)
-    try:
-        beyond = convex_share(profile, between=(steepest, between[1]))
-    except ValueError:  # fewer than three points beyond it
-        beyond = float("nan")
-    numbers = {
-        "points": len(profile.alpha),
-        "loss_start": first,
-        "loss_end": last,
-        "highest": highest,
-        "lowest": lowest,
-        "span": span,
-        "climb": climb.height,
-        "climb_share": climb.height / span if span > 0 else 0.0,
-        "barrier": barrier(profile).height,
-        "barrier_alpha": barrier(profile).alpha,
-        "barrier_mean": barrier(profile, baseline="mean").height,
-        "minima": len(minima),
-        "convex_share": convex_share(profile, between=between),
-        "steepness": initial_steepness(profile),
-        "steepest": steepest,
-        "convex_beyond": beyond,
-        "distance": profile.length or 0.0,
-    }
-    return {prefix + name: float(value) for name, value in numbers.items()}
-
-
-def window_numbers(profile: Profile, prefix: str) -> dict[str, float]:
-    """Boil down a profile of a part of a line: how far it climbs, and how often it turns.
-
-    A smooth stretch turns once at most; every further minimum is a bump.
-    """
-    loss = profile.loss[profile.first_split]
-    span = float(loss.max() - loss.min())
-    climb = greatest_climb(profile)
-    minima = interior_minima(profile, tolerance=1e-6 * span)
-    peaks = interior_minima(Profile(profile.alpha, {"train": -loss}), tolerance=1e-6 * span)
-    numbers = {
-        "points": len(loss),
-        "loss_start": loss[0],
-        "loss_end": loss[-1],
-        "span": span,
-        "climb": climb.height,
-        "climb_share": climb.height / span if span > 0 else 0.0,
-        "minima": len(minima),
-        "bumps": len(peaks),
-    }
-    return {prefix + name: float(value) for name, value in numbers.items()}
-
-
-def share_at_the_bottom(history: History) -> float:
-    """Return the share of epochs at whose end nine tenths of the fall of the cost were done."""
-    loss = history.loss[history.first_split]
-    done = loss[0] - loss
-    return float((done[1:] >= 0.9 * done.max()).mean())
-
-
-def _steepest_place(profile: Profile, between: tuple[float, float]) -> float:
-    """Return the coordinate after the steepest fall between two ends."""
-    inside = (profile.alpha >= between[0]) & (profile.alpha <= between[1])
-    alpha, loss = profile.alpha[inside], profile.loss[profile.first_split][inside]
-    return float(alpha[1 + int(np.argmin(np.diff(loss) / np.diff(alpha)))])
 
 
 def _finished(folder: Path, asked: Mapping[str, Any], files: list[Path]) -> History | None:
