@@ -8,6 +8,7 @@ median ratio of the pairs: single times mean little on a shared machine.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -35,7 +36,7 @@ def network(seed, widths):
     """Return a ReLU network."""
     torch.manual_seed(seed)
     layers = []
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(widths):
         layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
     return torch.nn.Sequential(*layers[:-1])
 

@@ -51,13 +51,14 @@ def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, T
             ) from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=not trust_pickle)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"A checkpoint of plain tensors is needed; {path} is a pickle that asks for other "
-            "Python objects, which could run code. Save `model.state_dict()` or a .safetensors "
-            "file, or pass trust_pickle=True if you made the file yourself."
-        ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # what a damaged pickle raises is not to be foreseen
+        if isinstance(error, pickle.UnpicklingError) and not trust_pickle:
+            raise CheckpointError(
+                f"A checkpoint of plain tensors is needed; {path} is damaged, or a pickle that "
+                "asks for other Python objects, which could run code. Save "
+                "`model.state_dict()` or a .safetensors file, or pass trust_pickle=True if you "
+                "made the file yourself."
+            ) from error
         raise CheckpointError(
             f"A checkpoint file is needed; {path} cannot be read ({error}). Save it again."
         ) from error

@@ -44,7 +44,8 @@ def random_directions(
         Directions of shape (P,), in the type and on the device of θ.
 
     Raises:
-        ValueError: If `normalize` is none of the three.
+        ValueError: If `normalize` is none of the three, or nothing is left to move.
+        ParameterMismatchError: If θ is no point of the space.
 
     Example:
         >>> space = ParameterSpace.of(torch.nn.Linear(4, 3))
@@ -60,6 +61,7 @@ def random_directions(
             f"`normalize` must be 'filter', 'layer' or 'none'; got {normalize!r}. "
             "Li et al. (2017) use 'filter'."
         )
+    space.unflatten(theta)  # raises for a point of another space
     generator = torch.Generator().manual_seed(seed)
     # In float64, so that the seed gives one direction and every type its rounding of it.
     drawn = torch.randn(count, space.size, generator=generator, dtype=torch.float64)
@@ -74,6 +76,13 @@ def random_directions(
             part[:, groups] = scaled
     if normalize == "none":
         drawn = _orthogonal(drawn)
+    norms = torch.linalg.vector_norm(drawn, dim=1)
+    if not bool((norms > 0).all()):
+        raise ValueError(
+            "Random directions need a finite θ with weights that are not all zero, and no more "
+            f"directions than weights; the ones drawn have the norms {norms.tolist()}. Pass "
+            "biases=True where a model has no other parameters, or normalize='none'."
+        )
     return tuple(direction.to(theta.device, theta.dtype) for direction in drawn)
 
 
@@ -88,7 +97,7 @@ def _groups(block: TensorBlock, normalize: Normalization) -> Tensor:
 def _scaled(draw: Tensor, reference: Tensor) -> Tensor:
     """Orthogonalise (count, groups, entries) within groups, and give them the reference norms."""
     count, _, entries = draw.shape
-    if entries > count:
+    if entries >= count:
         draw = _orthogonal(draw.movedim(0, 1)).movedim(1, 0)
     norms = torch.linalg.vector_norm(draw, dim=-1, keepdim=True)
     wanted = torch.linalg.vector_norm(reference, dim=-1, keepdim=True)

@@ -1,24 +1,21 @@
 """Evaluating an objective along sections: profiles and surfaces."""
 
-import datetime
-import platform
 import sys
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
-from thalweg._version import __version__
+from thalweg.environment import provenance
 from thalweg.grids import Grid, Uniform, coordinates
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Ends, Profile, Provenance, Surface
 from thalweg.sections import Line, Plane, Section, combine
 
-__all__ = ["profile", "provenance_of", "surface", "sweep"]
+__all__ = ["profile", "surface", "sweep"]
 
 
 def profile(
@@ -78,7 +75,7 @@ def profile(
         labels=tuple(n for n, on in zip(section.labels, on_section, strict=True) if on),
         anchors=tuple(float(place) for place in places[on_section]),
         length=section.length if isinstance(section, Line) else None,
-        provenance=provenance_of(objective, section, time.perf_counter() - clock),
+        provenance=_made(objective, section, time.perf_counter() - clock),
     )
 
 
@@ -131,7 +128,7 @@ def surface(
         labels=plane.labels[: len(places)],
         anchors=places,
         gram=plane.gram if isinstance(plane, Plane) else np.eye(2),
-        provenance=provenance_of(objective, plane, time.perf_counter() - clock),
+        provenance=_made(objective, plane, time.perf_counter() - clock),
     )
 
 
@@ -154,7 +151,9 @@ def sweep(
         progress: None for a progress bar on a terminal, False for none.
     """
     anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
-    objective.check(anchors[0])
+    # In the middle, for ends are special: where a start gives every class the same score, or a
+    # solution has no cost at all, a wrong mean cannot be told from a right one.
+    objective.check(combine(anchors, weights[len(weights) // 2]))
     rows: list[Evaluation] = []
     with progress_bar(progress) as report:
         for done, row in enumerate(weights, start=1):
@@ -164,35 +163,19 @@ def sweep(
     return rows
 
 
-def provenance_of(objective: Objective, section: Section | None, seconds: float) -> Provenance:
-    """Return what made a result on this machine, now."""
-    where: dict[str, Any] = {}
-    if section is not None:
-        first = section.anchors[0].double()
-        where = {
-            "kind": section.kind,
-            "labels": list(section.labels),
-            "distances": [
-                float(torch.linalg.vector_norm(anchor.double() - first))
-                for anchor in section.anchors
-            ],
-            **section.details,
-        }
-    return Provenance(
-        versions={
-            "thalweg": __version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        device=str(objective.device),
-        dtype=str(objective.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        objective=objective.describe(),
-        section=where,
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        seconds=round(seconds, 3),
-    )
+def _made(objective: Objective, section: Section, seconds: float) -> Provenance:
+    """Return what made a result."""
+    first = section.anchors[0].double()
+    where = {
+        "kind": section.kind,
+        "labels": list(section.labels),
+        "distances": [
+            float(torch.linalg.vector_norm(anchor.double() - first)) for anchor in section.anchors
+        ],
+        **section.details,
+    }
+    facts = objective.describe()
+    return provenance(objective.device, objective.dtype, seconds, objective=facts, section=where)
 
 
 def _expect_dimension(section: Section, dimension: int, what: str) -> None:

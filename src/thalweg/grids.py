@@ -69,8 +69,15 @@ class Zoom:
 
     def coordinates(self) -> Array:
         """Return the coordinates of all grids, ascending, each once."""
-        parts = [grid.coordinates() for grid in (self.overview, *self.windows)]
-        return np.unique(np.concatenate(parts))
+        kept: Array = np.empty(0)
+        # Windows first: of two coordinates that differ by rounding alone, theirs stays, for
+        # their ends are exact where those of the overview are inner points.
+        for grid in (*self.windows, self.overview):
+            more = grid.coordinates()
+            rounding = 8 * np.finfo(np.float64).eps * np.abs(more).max()
+            apart = np.abs(more[:, None] - kept).min(axis=1, initial=np.inf)
+            kept = np.concatenate([kept, more[apart > rounding]])
+        return np.sort(kept)
 
 
 Grid = Uniform | Zoom
@@ -85,9 +92,11 @@ def coordinates(grid: Grid | Sequence[float] | Array) -> Array:
     Raises:
         ValueError: If there are none, or they do not ascend, or are not finite.
     """
-    if isinstance(grid, Uniform | Zoom):
-        return grid.coordinates()
-    values: Any = np.asarray(grid, dtype=np.float64)
+    values: Any = (
+        grid.coordinates()
+        if isinstance(grid, Uniform | Zoom)
+        else np.asarray(grid, dtype=np.float64)
+    )
     if values.ndim != 1 or len(values) == 0:
         raise ValueError(
             "A grid is a sequence of one number or more; got an array of shape "

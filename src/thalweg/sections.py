@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from thalweg.directions import Normalization, random_directions
 from thalweg.results import Array
-from thalweg.space import ParameterSpace, remembered_buffers
+from thalweg.space import ParameterSpace, plain_module, remembered_buffers
 
 __all__ = ["BezierCurve", "Line", "Plane", "Polyline", "Section", "combine"]
 
@@ -233,9 +233,10 @@ class Polyline(Section):
     def __post_init__(self) -> None:
         _settle(self, self.points)
         knots = np.arange(len(self.anchors)) if self.knots is None else np.asarray(self.knots)
-        if knots.shape != (len(self.anchors),) or np.any(np.diff(knots) <= 0):
+        ascend = bool(np.all(np.isfinite(knots)) and np.all(np.diff(knots) > 0))
+        if knots.shape != (len(self.anchors),) or not ascend:
             raise ValueError(
-                f"A polyline through {len(self.anchors)} points needs as many knots that "
+                f"A polyline through {len(self.anchors)} points needs as many finite knots that "
                 f"ascend strictly; got {list(knots)}. Leave `knots` out to number the points."
             )
         object.__setattr__(self, "knots", tuple(float(knot) for knot in knots))
@@ -287,7 +288,12 @@ class Plane(Section):
     anchors: tuple[Tensor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _settle(self, self.vectors)
+        if len(self.vectors) != 3:
+            raise ValueError(
+                f"A plane has three anchors; got {len(self.vectors)}. Use `Plane.through` or "
+                "`Plane.random`."
+            )
+        _settle(self, self.vectors, names=3 if self.affine else 1)
 
     @classmethod
     def through(
@@ -378,8 +384,8 @@ class Plane(Section):
         return np.stack([1 - x - y if self.affine else np.ones_like(x), x, y], axis=-1)
 
 
-def _settle(section: Any, points: Sequence[Tensor]) -> None:
-    """Check the anchors of a section and fill in what was left out."""
+def _settle(section: Any, points: Sequence[Tensor], names: int | None = None) -> None:
+    """Check the anchors of a section, `names` of which are points, and fill in what is missing."""
     vectors = tuple(_vector(point) for point in points)
     if len(vectors) < 2:
         raise ValueError(
@@ -401,7 +407,13 @@ def _settle(section: Any, points: Sequence[Tensor]) -> None:
             f"`buffers` needs one entry for each of the {len(anchors)} anchors; got "
             f"{len(given)}. Give the models (or state dicts) in the order of the points."
         )
-    labels = section.labels or tuple(f"point {j}" for j in range(len(anchors)))
+    names = len(anchors) if names is None else names
+    labels = tuple(section.labels) or tuple(f"point {j}" for j in range(names))
+    if len(labels) != names:
+        raise ValueError(
+            f"`labels` needs one name for each of {names} points; got {len(labels)}. Leave it "
+            "out, or name each of them."
+        )
     object.__setattr__(section, "anchors", anchors)
     object.__setattr__(section, "labels", labels)
     object.__setattr__(section, "buffers", tuple(_named_buffers(entry) for entry in given))
@@ -409,7 +421,8 @@ def _settle(section: Any, points: Sequence[Tensor]) -> None:
 
 def _vector(point: Any) -> Tensor:
     """Return a point as a detached vector of floating-point numbers that are finite."""
-    vector = torch.as_tensor(point).detach()
+    # Through NumPy, plain numbers keep float64 whatever torch's default type is.
+    vector = (point if isinstance(point, Tensor) else torch.from_numpy(np.array(point))).detach()
     if vector.ndim != 1 or not vector.is_floating_point():
         raise ValueError(
             "A point of parameter space is a vector of floating-point numbers, shape (P,); "
@@ -427,10 +440,10 @@ def _vector(point: Any) -> Tensor:
 def _named_buffers(entry: Any) -> Buffers | None:
     """Return the buffers of a module or of a state dict, copied."""
     if isinstance(entry, nn.Module):
-        entry = dict(entry.named_buffers())
+        entry = dict(plain_module(entry).named_buffers())
     if entry is None:
         return None
-    return {name: tensor.detach().clone() for name, tensor in entry.items()}
+    return {n: t.detach().clone() for n, t in entry.items() if isinstance(t, Tensor)}
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -20,6 +20,7 @@ _NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _WRAPPER_PREFIXES = ("_orig_mod.", "module.")
 # Attribute by which a flattened point remembers the statistics of the model it came from.
 _BUFFERS = "_thalweg_buffers"
+_STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,13 @@ class ParameterSpace:
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "aliases", MappingProxyType(dict(self.aliases)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A read-only table cannot be copied or pickled, a plain one can.
+        return type(self), (self.blocks, dict(self.aliases), self.fixed)
+
     @classmethod
     def of(cls, model: nn.Module) -> "ParameterSpace":
         """Return the space of the trainable tensors of a model.
@@ -130,7 +138,7 @@ class ParameterSpace:
                 f"{type(model).__name__}'s has requires_grad=True. Unfreeze those that you "
                 "want to move."
             )
-        return cls(tuple(blocks), MappingProxyType(aliases), frozenset(fixed))
+        return cls(tuple(blocks), aliases, frozenset(fixed))
 
     @classmethod
     def plain(cls, size: int) -> "ParameterSpace":
@@ -191,8 +199,12 @@ class ParameterSpace:
                     f"Parameters must be finite; {block.name!r} holds NaN or infinity. "
                     "Use a checkpoint from before the training diverged."
                 )
-        buffers = {n: t.detach().clone() for n, t in tensors.items() if n in self.fixed}
-        setattr(theta, _BUFFERS, buffers)
+        statistics = {
+            name: tensor.detach().clone()
+            for name, tensor in tensors.items()
+            if name in self.fixed and name.rpartition(".")[2] in _STATISTICS
+        }
+        setattr(theta, _BUFFERS, statistics)
         return theta
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
@@ -275,7 +287,7 @@ def plain_module(model: nn.Module) -> nn.Module:
 
 
 def remembered_buffers(theta: Tensor) -> Mapping[str, Tensor] | None:
-    """Return the buffers that came with a flattened point, or None."""
+    """Return the running statistics that came with a flattened point, or None."""
     buffers: Mapping[str, Tensor] | None = getattr(theta, _BUFFERS, None)
     return buffers
 
@@ -297,7 +309,7 @@ def _named(source: Any, known: Set[str], trust_pickle: bool) -> dict[str, Tensor
         )
     named = {name: tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
     # A wrapper may wrap a wrapper; a model's own layer may be called "module".
-    while not known & named.keys() and (
+    while named and not known & named.keys() and (
         prefix := next((p for p in _WRAPPER_PREFIXES if all(n.startswith(p) for n in named)), "")
     ):
         named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}

@@ -2,23 +2,23 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from thalweg.environment import provenance
 from thalweg.problems.networks import project_columns
 from thalweg.problems.recipes import Recipe
+from thalweg.progress import Progress
 from thalweg.results import Array, History, Provenance
 
-__all__ = ["Progress", "Trained", "train"]
+__all__ = ["Trained", "train"]
 
-Progress = Callable[[int, int, str], None]
 Splits = Mapping[str, tuple[Tensor, Tensor]]
 # Split to (loss, error rate).
 _Reading = dict[str, tuple[float, float]]
@@ -146,11 +146,12 @@ def train(
             progress(epoch, epochs, f"train loss {loss:.4g}, validation error {error:.2%}")
         if epoch - best_epoch >= patience:
             break
+    made = provenance(device, descent.dtype, time.perf_counter() - began)
     return Trained(
         start=start,
         solution=solution,
         best_epoch=best_epoch,
-        history=_history(readings, best_epoch, _provenance(device, descent.dtype, began)),
+        history=_history(readings, best_epoch, made),
         learning_rate=np.array(descent.rates),
         momentum=np.array(descent.momenta),
     )
@@ -302,7 +303,7 @@ def _not_finite(loss: float, epoch: int, rates: list[float]) -> FloatingPointErr
     )
 
 
-def _history(readings: list[_Reading], best: int, provenance: Provenance) -> History:
+def _history(readings: list[_Reading], best: int, made: Provenance) -> History:
     """Turn the readings of epochs 0 to n into one table for each split."""
     names = list(readings[0])
     loss = {name: np.array([reading[name][0] for reading in readings]) for name in names}
@@ -312,17 +313,5 @@ def _history(readings: list[_Reading], best: int, provenance: Provenance) -> His
         loss=loss,
         metrics={"error": error},
         best=best,
-        provenance=provenance,
-    )
-
-
-def _provenance(device: torch.device, dtype: torch.dtype, began: float) -> Provenance:
-    """State what the numbers of a run depend on besides recipe, seed and data."""
-    return Provenance(
-        versions={"torch": str(torch.__version__), "numpy": np.__version__},
-        device=str(device),
-        dtype=str(dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=time.perf_counter() - began,
+        provenance=made,
     )

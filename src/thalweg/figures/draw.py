@@ -181,7 +181,7 @@ def _canvas(figure: Figure) -> Canvas:
                 _draw_lines(axes, panel, ticks=7 if len(row) == 1 else 2)
                 _name_curves(axes, panel, heights[i], named)
             else:
-                _draw_map(canvas, axes, panel.map)
+                _draw_map(canvas, axes, panel.map, heights[i] - _MAP_WORDS)
             _draw_vertical_markers(axes, panel)
             _draw_points(axes, panel)
     return canvas
@@ -337,7 +337,7 @@ def _draw_points(axes: Axes, panel: Panel) -> None:
         )
 
 
-def _draw_map(canvas: Canvas, axes: Axes, plane: Map) -> None:
+def _draw_map(canvas: Canvas, axes: Axes, plane: Map, height: float) -> None:
     """Draw filled contours with a scale of colours."""
     axes.set_aspect("equal")
     values = np.ma.masked_invalid(plane.values)
@@ -352,7 +352,8 @@ def _draw_map(canvas: Canvas, axes: Axes, plane: Map) -> None:
     axes.contour(
         plane.x, plane.y, values, levels=levels, colors="white", linewidths=0.35, alpha=0.6
     )
-    scale = canvas.colorbar(filled, ax=axes, location="top", aspect=45, pad=0.04)
+    pad = 0.15 / height  # 0.15 cm as a share of the map
+    scale = canvas.colorbar(filled, ax=axes, location="top", aspect=45, pad=pad)
     scale.set_label(plane.label)
     scale.outline.set_visible(False)
     scale.minorticks_off()

@@ -57,14 +57,14 @@ def error_rate(output: Any, target: Tensor) -> SumAndCount:
         0.5
     """
     logits = prediction(output)
-    if logits.shape == target.shape or logits.shape == (*target.shape, 1):
-        if logits.ndim > 1 and logits.shape == target.shape and target.is_floating_point():
-            wrong = logits.argmax(1) != target.argmax(1)
-        else:
-            wrong = (logits.reshape(target.shape) > 0) != (target > 0.5)
+    same = logits.shape == target.shape
+    if same and logits.ndim > 1 and logits.shape[1] > 1 and target.is_floating_point():
+        target = target.argmax(1)
+    elif same or logits.shape == (*target.shape, 1):
+        # A comparison with NaN has no winner, although > and argmax name one.
+        wrong = ((logits > 0) != (target.reshape(logits.shape) > 0.5)) | logits.isnan()
         return wrong.double().sum(), _number(wrong.numel(), wrong)
     counted = target != -100
-    # A comparison with NaN has no winner, although argmax names one.
     wrong = ((logits.argmax(1) != target) | logits.isnan().any(1)) & counted
     return wrong.double().sum(), counted.double().sum()
 
@@ -81,7 +81,7 @@ def criterion(loss: Any, kind: Literal["loss", "metric"], name: str) -> Criterio
         name: What to call it in messages.
 
     Raises:
-        TypeError: If it cannot be called.
+        TypeError: If it cannot be called, or not as (output, target).
         ValueError: If it is a loss with `reduction="none"`.
     """
     if loss is None:
@@ -97,6 +97,11 @@ def criterion(loss: Any, kind: Literal["loss", "metric"], name: str) -> Criterio
     if module is not None:
         if module.reduction == "none":
             raise ValueError(_vector_message(name, "a vector (reduction='none')"))
+        if len(inspect.signature(module.forward).parameters) != 2:
+            raise TypeError(
+                f"A {kind} is called as (output, target); {name!r} needs other arguments. Pass "
+                "a function `(model, batch) → (sum, count)` that calls it."
+            )
         return _TorchLoss(module)
     return _PlainFunction(loss, kind, name)
 
@@ -155,7 +160,7 @@ class _TorchLoss:
     def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
         target = _target(batch)
         predicted = prediction(output)
-        self.terms.to(predicted.device)
+        self.terms.to(predicted.device, predicted.dtype)  # its class weights, if any
         terms = self.terms(predicted, target)
         return terms.double().sum(), self._count(predicted, target, terms)
 
@@ -175,7 +180,7 @@ class _TorchLoss:
 
 
 class _PlainFunction:
-    """A user's function of output and target; how it reduces is found out at the first batch."""
+    """A user's function of output and target; how it reduces is found out by experiment."""
 
     needs_output = True
 
@@ -196,34 +201,36 @@ class _PlainFunction:
             ) from error
         if isinstance(value, tuple):
             return _pair(value, self.name)
-        value = torch.as_tensor(value)
+        value = _tensor(value, self.name)
         if value.numel() > 1:
             if self.kind == "loss":
                 raise ValueError(_vector_message(self.name, f"shape {tuple(value.shape)}"))
             return value.double().sum(), _number(value.numel(), value)
-        if self.reduction is None:
-            self.reduction = self._find_reduction(output, target, value)
         count = examples_in(target)
+        if self.reduction is None:
+            self.reduction = self._find_reduction(output, target, value, count)
+        # Where it is still unknown the two agree: one example, or a loss of 0 or NaN.
         total = value.double().reshape(())
         return (total * count if self.reduction == "mean" else total), _number(count, value)
 
-    def _find_reduction(self, output: Any, target: Any, whole: Tensor) -> Literal["mean", "sum"]:
-        """Compare the whole batch with two uneven parts of it."""
-        count = examples_in(target)
-        if count < 2:
-            return "mean"
+    def _find_reduction(
+        self, output: Any, target: Any, whole: Tensor, count: int
+    ) -> Literal["mean", "sum"] | None:
+        """Compare the whole batch with two uneven parts of it; None where that tells nothing."""
+        if count < 2 or not bool(torch.isfinite(whole)):
+            return None
         cut = max(1, count // 3)
         parts = [
-            (stop - start, torch.as_tensor(self.function(*narrow((output, target), start, stop))))
-            for start, stop in ((0, cut), (cut, count))
+            (n, float(self.function(_part(output, at, at + n), narrow(target, at, at + n))))
+            for at, n in ((0, cut), (cut, count - cut))
         ]
-        mean = sum(n * float(value) for n, value in parts) / count
-        total = sum(float(value) for _, value in parts)
-        tolerance = _TOLERANCE.get(whole.dtype, 1e-2) * max(abs(float(whole)), 1e-30)
-        if abs(mean - float(whole)) <= tolerance:
-            return "mean"
-        if abs(total - float(whole)) <= tolerance:
-            return "sum"
+        mean = sum(n * value for n, value in parts) / count
+        total = sum(value for _, value in parts)
+        tolerance = _TOLERANCE.get(whole.dtype, 1e-2) * abs(float(whole))
+        fits_mean = abs(mean - float(whole)) <= tolerance
+        fits_sum = abs(total - float(whole)) <= tolerance
+        if fits_mean or fits_sum:
+            return None if fits_mean and fits_sum else "mean" if fits_mean else "sum"
         raise ValueError(
             f"The number of terms that {self.name!r} averages over must be known; its value on "
             f"a batch ({float(whole):.6g}) is neither the mean over examples ({mean:.6g}) nor "
@@ -340,7 +347,9 @@ def _takes_model(loss: Any) -> bool:
 def _as_module(loss: Any) -> Any:
     """Return torch's loss module for a module or function of torch's, or None."""
     if isinstance(loss, nn.Module):
-        return loss if isinstance(loss, nn.modules.loss._Loss) else None
+        # What inherits from torch's losses may not heed `reduction`: it goes by experiment.
+        own = type(loss).__module__ == nn.modules.loss.__name__
+        return loss if own and isinstance(loss, nn.modules.loss._Loss) else None
     function, settings = loss, {}
     if isinstance(loss, functools.partial) and not loss.args:
         function, settings = loss.func, dict(loss.keywords)
@@ -368,7 +377,7 @@ def _pair(value: Any, name: str) -> SumAndCount:
             f"{name!r} must return the tuple (sum, count); got {type(value).__name__}. Sum the "
             "terms of the batch, and count them."
         )
-    total = torch.as_tensor(value[0])
+    total = _tensor(value[0], name)
     if total.numel() != 1 or torch.as_tensor(value[1]).numel() != 1:
         raise ValueError(
             f"{name!r} must return one sum and one count; got shapes {tuple(total.shape)} and "
@@ -376,6 +385,27 @@ def _pair(value: Any, name: str) -> SumAndCount:
         )
     count = torch.as_tensor(value[1], device=total.device)
     return total.double().reshape(()), count.double().reshape(())
+
+
+def _tensor(value: Any, name: str) -> Tensor:
+    """Return a user's value as a tensor; a plain number has lost its gradient."""
+    if not isinstance(value, Tensor) and torch.is_grad_enabled():
+        raise TypeError(
+            f"A loss must return a tensor where derivatives are asked for; {name!r} returns a "
+            f"{type(value).__name__}. Leave out `.item()` or `float()`."
+        )
+    return torch.as_tensor(value)
+
+
+def _part(output: Any, start: int, stop: int) -> Any:
+    """Return the part of a model's output that belongs to some examples, as the same kind."""
+    if isinstance(output, Tensor | tuple | list) or type(output) is dict:
+        return narrow(output, start, stop)
+    part = copy.copy(output)
+    for name, value in getattr(output, "__dict__", {}).items():
+        if isinstance(value, Tensor):
+            setattr(part, name, narrow(value, start, stop))
+    return part
 
 
 def _number(count: int, like: Tensor) -> Tensor:

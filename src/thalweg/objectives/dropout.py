@@ -27,7 +27,7 @@ class MonteCarlo:
         seed: Seed of the masks.
 
     Raises:
-        ValueError: If there is no sample.
+        ValueError: If there is no sample, or the seed is negative.
 
     Example:
         >>> MonteCarlo(samples=5, seed=0)
@@ -38,8 +38,12 @@ class MonteCarlo:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError(f"`samples` must be 1 or more; got {self.samples}. Try 5.")
+        if self.samples != int(self.samples) or self.samples < 1:
+            raise ValueError(
+                f"`samples` must be a whole number, 1 or more; got {self.samples}. Try 5."
+            )
+        if self.seed < 0:
+            raise ValueError(f"`seed` must be 0 or more; got {self.seed}. Try 0.")
 
     @contextmanager
     def masks(self, sample: int, split: int, batch: int) -> Iterator[None]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -87,7 +88,9 @@ class Objective(ABC):
             ParameterMismatchError: If it has another shape.
             ValueError: If it is not finite.
         """
-        vector = torch.as_tensor(theta).detach().to(self.device, self.dtype)
+        # Through NumPy, plain numbers keep float64 whatever torch's default type is.
+        given = theta if isinstance(theta, Tensor) else torch.from_numpy(np.array(theta))
+        vector = given.detach().to(self.device, self.dtype)
         if tuple(vector.shape) != (self.space.size,):
             raise ParameterMismatchError(
                 f"{name} must have shape ({self.space.size},), one entry for each trainable "

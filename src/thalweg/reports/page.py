@@ -1,0 +1,183 @@
+"""The report: one HTML file that holds everything it shows and asks for nothing else.
+
+It has no scripts and no addresses, and tells the browser to refuse both, so it can be opened
+anywhere, mailed, printed and kept.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from thalweg._version import __version__
+from thalweg.records import CheckedClaim, Record, Result, open_record, write_atomically
+
+try:
+    from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
+
+    from thalweg.figures.draw import render
+except ImportError as error:
+    raise ImportError(
+        "A report needs jinja2 and matplotlib, which are not both installed. "
+        "Install them with `pip install 'thalweg[report]'`."
+    ) from error
+
+from thalweg.figures.figure import Figure
+from thalweg.figures.plots import figure_of, figures_of
+
+__all__ = ["report"]
+
+Reportable = Record | Result | str | os.PathLike[str]
+
+
+def report(
+    what: Reportable | Iterable[Reportable],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "What stands in the way",
+) -> Path:
+    """Write a report of records and results to one HTML file.
+
+    For each record it has title, source, summary in plain words, claims with their verdicts,
+    figures with captions, numbers, and what made them. It is readable on a phone, in the
+    dark and on paper. The same input gives the same bytes.
+
+    Args:
+        what: Records, folders of records, or bare results; one of them or several. A record
+            may be of a study that this version does not know.
+        path: The file to write, such as `"report.html"`.
+        title: Heading of the page.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ImportError: If jinja2 or matplotlib is not installed (`pip install 'thalweg[report]'`).
+        RecordError: If a folder holds no record, or a damaged one.
+        TypeError: If something is neither a record, a folder nor a result.
+
+    Example:
+        >>> import tempfile
+        >>> from thalweg.results import Profile
+        >>> walk = Profile(alpha=[0.0, 0.5, 1.0], loss=[2.0, 2.25, 0.5])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = report(walk, f"{folder}/report.html")
+        ...     "Cost along the line from start to end" in page.read_text(encoding="utf-8")
+        True
+    """
+    items = [what] if isinstance(what, Reportable) else list(what)
+    chapters = [_chapter(item) for item in items]
+    style = _asset("page.css")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["words"] = _words
+    text = environment.from_string(_asset("page.html.jinja")).render(
+        title=title,
+        chapters=chapters,
+        style=Markup(style),  # noqa: S704  our own file
+        style_digest=digest,
+        version=__version__,
+    )
+    path = Path(path)
+    write_atomically(path, text.encode())
+    return path
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A figure as the page shows it."""
+
+    source: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """What the page says of one record or result; all in words."""
+
+    title: str
+    subtitle: str = ""
+    source: str = ""
+    summary: tuple[str, ...] = ()
+    claims: tuple[CheckedClaim, ...] = ()
+    pictures: tuple[_Picture, ...] = ()
+    numbers: tuple[tuple[str, str], ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def score(self) -> str:
+        """How many of the claims were reproduced."""
+        right = sum(claim.verdict == "reproduced" for claim in self.claims)
+        return f"{right} of {len(self.claims)} claims reproduced"
+
+
+def _chapter(item: Any) -> _Chapter:
+    """Return what the page says of one item."""
+    if isinstance(item, str | os.PathLike):
+        return _record_chapter(open_record(item))
+    if isinstance(item, Record):
+        return _record_chapter(item)
+    if isinstance(item, Result):
+        figure = figure_of(item)
+        facts = tuple(_flat(asdict(item.provenance)))
+        return _Chapter(title=figure.title, pictures=(_picture(figure),), facts=facts)
+    raise TypeError(
+        "A report shows records, folders of records, profiles, surfaces and histories; got "
+        f"{type(item).__name__}. Pass one of these, or a list of them."
+    )
+
+
+def _record_chapter(record: Record) -> _Chapter:
+    """Return what the page says of a record."""
+    made = {"asked": record.asked, **record.provenance}
+    by_result = {name: asdict(result.provenance) for name, result in record.results.items()}
+    scale = f"scale {record.scale}" if record.scale else ""
+    return _Chapter(
+        title=record.title or record.study,
+        subtitle=" · ".join(word for word in (record.study, scale) if word),
+        source=record.source,
+        summary=record.summary,
+        claims=record.claims,
+        pictures=tuple(_picture(figure) for figure in figures_of(record).values()),
+        numbers=tuple((name, _words(value)) for name, value in record.numbers.items()),
+        facts=(*_flat(made), *_flat(by_result)),
+    )
+
+
+def _picture(figure: Figure) -> _Picture:
+    """Draw a figure into an address that holds the picture itself."""
+    picture = base64.b64encode(render(figure, "svg")).decode()
+    return _Picture(f"data:image/svg+xml;base64,{picture}", figure.alt, figure.caption)
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield what is in nested tables, with the names on the way to it; skip what is empty."""
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{name} · ")
+        elif value is not None and value not in ("", []):
+            yield f"{before}{name}", _words(value)
+
+
+def _words(value: Any) -> str:
+    """Return a plain value as the page shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}".replace("-", "−")
+    if isinstance(value, list | tuple):
+        return ", ".join(_words(item) for item in value)
+    return str(value)
+
+
+def _asset(name: str) -> str:
+    """Return the text of a file of this package."""
+    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

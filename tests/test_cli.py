@@ -1,0 +1,259 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import thalweg as tw
+from thalweg import cli
+
+FACTORY = """
+import torch
+import thalweg as tw
+
+def cost():
+    model = torch.nn.Linear(3, 2)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 3, generator=generator)
+    y = torch.randint(0, 2, (20,), generator=generator)
+    return tw.ModelObjective(
+        model,
+        torch.nn.CrossEntropyLoss(),
+        {"train": (x, y), "valid": (x[:5], y[:5])},
+        metrics={"error": tw.error_rate},
+    )
+
+def nothing():
+    return 3
+
+made = cost()
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cost.py").write_text(FACTORY)
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        torch.manual_seed(seed)
+        torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / f"{name}.pt")
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _random_state():
+    with torch.random.fork_rng():
+        yield
+
+
+def _table(text):
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
+
+
+def test_version_and_list_load_no_torch():
+    code = (
+        "import sys; from thalweg.cli import main; main(['--version']); main(['list']);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"thalweg {tw.__version__}\ndemo ")
+    assert "interp-highres" in done.stdout
+    assert done.stderr == ""
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "thalweg", "--version"], check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"thalweg {tw.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["run"], ["run", "demo", "--scale", "huge"], []]
+)
+def test_bad_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit, match="2") as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    for command in ("demo", "list", "run", "check", "copy", "profile", "surface", "report"):
+        assert f"\n│     {command} " in out
+
+
+def test_run_writes_record_figures_and_report_and_prints_the_folder(workplace, capsys):
+    assert cli.main(["run", "interp-two-starts", "--quiet"]) == 0
+    told = capsys.readouterr()
+    folder = workplace / told.out.strip()
+    assert told.out == "thalweg-runs/interp-two-starts-smoke-seed0\n"
+    assert "reproduced: No barrier" in told.err
+    assert (folder / "report.html").read_text().startswith("<!")
+    assert (folder / "figures" / "line.png").stat().st_size > 1000
+    assert (folder / "figures" / "line.pdf").read_bytes().startswith(b"%PDF")
+    assert cli.main(["check", str(folder)]) == 0
+    checked = capsys.readouterr()
+    assert checked.out.startswith("reproduced\tNo barrier")
+    assert "intact" in checked.err
+    assert cli.main(["report", str(folder), "-o", "page.html"]) == 0
+    assert capsys.readouterr().out == "page.html\n"
+
+
+def test_check_notices_a_flipped_bit_and_changed_claims(workplace, capsys):
+    record = tw.Record(study="interp-two-starts", numbers={"barrier": 1.0, "loss_start": 2.0})
+    record = tw.Record(
+        study=record.study,
+        numbers={**record.numbers, "highest": 3.0, "loss_end": 2.0},
+    )
+    tw.save_record(record, workplace / "held")
+    assert cli.main(["check", "held"]) == 1
+    told = capsys.readouterr()
+    assert "today's verdicts" in told.err
+    assert told.out.startswith("not reproduced\tNo barrier")
+    document = workplace / "held" / "record.json"
+    document.write_text(document.read_text().replace("3.0", "1.0"))
+    assert cli.main(["check", "held"]) == 2
+    assert "checksum" in capsys.readouterr().err
+
+
+def test_a_record_of_something_unknown_is_checked_for_damage_alone(workplace, capsys):
+    tw.save_record(tw.Record(study="my-own"), workplace / "held")
+    assert cli.main(["check", "held"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_copy_writes_a_study_that_runs_and_never_overwrites(workplace, capsys):
+    assert cli.main(["copy", "interp-two-starts"]) == 0
+    assert capsys.readouterr().out == "interp_two_starts.py\n"
+    assert cli.main(["run", "interp_two_starts.py", "--quiet", "-o", "mine"]) == 0
+    assert capsys.readouterr().out == "mine\n"
+    assert cli.main(["copy", "interp-two-starts"]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_profile_prints_every_digit_of_the_line(workplace, capsys):
+    arguments = ["profile", "a.pt", "b.pt", "--objective", "cost.py:cost", "--quiet"]
+    assert cli.main([*arguments, "--grid", "-0.5:1.5:5"]) == 0
+    told = capsys.readouterr()
+    table = _table(told.out)
+    assert list(table) == ["alpha", "loss_train", "loss_valid", "error_train", "error_valid"]
+    np.testing.assert_array_equal(table["alpha"], [-0.5, 0.0, 0.5, 1.0, 1.5])
+    kept = tw.open_record(workplace / "thalweg-runs" / "profile").results["profile"]
+    np.testing.assert_array_equal(kept.loss["valid"], table["loss_valid"])
+    assert kept.labels == ("a", "b")
+    assert "greatest climb" in told.err
+    assert (workplace / "thalweg-runs/profile/figures/profile.png").exists()
+
+
+def test_surface_through_three_checkpoints_or_around_one(workplace, capsys):
+    arguments = ["--objective", "cost.py:made", "--quiet", "--x", "0:1:3", "--y", "0:1:2"]
+    assert cli.main(["surface", "a.pt", "b.pt", "c.pt", *arguments, "-o", "through"]) == 0
+    table = _table(capsys.readouterr().out)
+    np.testing.assert_array_equal(table["x"], [0, 0.5, 1, 0, 0.5, 1])
+    np.testing.assert_array_equal(table["y"], [0, 0, 0, 1, 1, 1])
+    assert cli.main(["surface", "a.pt", *arguments, "-o", "around"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 7
+    around = tw.open_record(workplace / "around").results["surface"]
+    assert around.provenance.section["normalize"] == "filter"
+    assert cli.main(["surface", "a.pt", "b.pt", *arguments]) == 2
+    assert "one checkpoint or three; got 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("cost.py:missing", "must define 'missing'; it defines cost, nothing"),
+        ("cost.py", "named as file.py:factory; got 'cost.py'"),
+        ("nowhere.py:cost", "there is none at nowhere.py"),
+        ("cost.py:nothing", "must return an objective; it returns a int"),
+        ("no_such_module:cost", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_factory_that_is_none_is_explained(workplace, capsys, address, message):
+    assert cli.main(["profile", "a.pt", "b.pt", "--objective", address]) == 2
+    told = capsys.readouterr()
+    assert message in told.err
+    assert told.out == ""
+    assert not (workplace / "thalweg-runs").exists()
+
+
+@pytest.mark.parametrize("grid", ["0:1", "0:1:5:7", "a:b:c", "0:1:2.5"])
+def test_a_grid_that_is_none_is_explained(workplace, capsys, grid):
+    arguments = ["profile", "a.pt", "b.pt", "--objective", "cost.py:cost", "--grid", grid]
+    assert cli.main(arguments) == 2
+    assert f"--grid is START:STOP:POINTS, such as -0.5:1.5:51; got '{grid}'" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_pickle_is_refused_unless_trusted(workplace, capsys):
+    torch.save(torch.nn.Linear(3, 2), workplace / "pickle.pt")
+    arguments = ["profile", "a.pt", "pickle.pt", "--objective", "cost.py:cost", "--quiet"]
+    assert cli.main(arguments) == 2
+    assert "trust_pickle=True" in capsys.readouterr().err
+    assert cli.main([*arguments, "--trust-pickle"]) == 0
+
+
+def test_a_loss_with_gaps_has_no_measures_but_is_kept(workplace, capsys):
+    text = FACTORY.replace("torch.nn.CrossEntropyLoss()", "gap")
+    gap = "def gap(output, target):\n    return output.sum() * float('nan')\n"
+    (workplace / "gap.py").write_text(gap + text)
+    with pytest.warns(RuntimeWarning, match="non-finite-loss"):
+        code = cli.main(["profile", "a.pt", "b.pt", "--objective", "gap.py:cost", "--quiet"])
+    assert code == 0
+    assert "No measures" in capsys.readouterr().err
+
+
+def test_a_folder_with_another_record_is_left_alone(workplace, capsys):
+    tw.save_record(tw.Record(study="precious"), workplace / "held")
+    before = (workplace / "held" / "record.json").read_bytes()
+    assert cli.main(["run", "interp-two-starts", "-o", "held", "--quiet"]) == 2
+    assert "holds 'precious'" in capsys.readouterr().err
+    assert (workplace / "held" / "record.json").read_bytes() == before
+    (workplace / "held" / "record.json").write_text("{}")
+    assert cli.main(["run", "interp-two-starts", "-o", "held", "--quiet"]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_report_of_nothing_is_an_error(capsys):
+    assert cli.main(["report"]) == 2
+    assert "one record at least" in capsys.readouterr().err
+
+
+def test_interruption_exits_with_130(workplace, capsys, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thalweg.studies.load_study", interrupt)
+    assert cli.main(["run", "demo"]) == 130
+    assert "goes on from there" in capsys.readouterr().err
+
+
+def test_a_traceback_is_shown_when_asked_for(workplace, capsys, monkeypatch):
+    monkeypatch.setenv("THALWEG_TRACEBACK", "1")
+    assert cli.main(["run", "nothing"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_the_demo_says_what_it_found(workplace, capsys):
+    assert cli.main(["demo", "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert "the cost falls all the way" in told
+    assert "separated by a barrier of height" in told
+    folder = workplace / "thalweg-demo"
+    document = json.loads((folder / "record.json").read_text())
+    assert document["study"] == "demo"
+    assert {p.suffix for p in (folder / "figures").iterdir()} == {".png", ".pdf"}
+    assert (folder / "solution-0.safetensors").exists()
