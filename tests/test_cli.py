@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -91,7 +92,7 @@ def test_help_lists_the_commands(capsys):
         cli.main(["--help"])
     out = capsys.readouterr().out
     for command in ("demo", "list", "run", "check", "copy", "profile", "surface", "report"):
-        assert f"\n│     {command} " in out
+        assert re.search(rf"^\W*{command} +[A-Z]", out, re.MULTILINE)
 
 
 def test_run_writes_record_figures_and_report_and_prints_the_folder(workplace, capsys):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 Scale = Literal["smoke", "small", "paper"]
-Folder = Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
+Folder = Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
 StudyName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STUDY")]
 Checkpoint = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
 Factory = Annotated[str, tyro.conf.arg(metavar="FILE.PY:FACTORY")]
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demo(
     *,
-    output: Folder = None,
+    output: Folder = Path("thalweg-demo"),
     seed: int = 0,
     device: str = "cpu",
     quiet: bool = False,
@@ -76,12 +76,12 @@ def demo(
     """Train on handwritten digits and look at the cost: figures, a report and a summary.
 
     Args:
-        output: Where to write; thalweg-demo by default.
+        output: Where to write.
         seed: Seed of everything random.
         device: Where to compute, such as cpu or cuda.
         quiet: Show no progress bar.
     """
-    record, folder = _run("demo", "smoke", output or Path("thalweg-demo"), seed, device, quiet)
+    record, folder = _run("demo", "smoke", output, seed, device, quiet)
     print(f"\n{record.title}\n")
     for sentence in record.summary:
         print(f"  * {sentence}")
@@ -112,7 +112,7 @@ def run(
     /,
     *,
     scale: Scale = "smoke",
-    output: Folder = None,
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")] = None,
     seed: int = 0,
     device: str = "cpu",
     quiet: bool = False,
@@ -191,7 +191,7 @@ def profile(
     *,
     objective: Factory,
     grid: GridText = "0:1:51",
-    output: Folder = None,
+    output: Folder = Path("thalweg-runs/profile"),
     trust_pickle: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -202,7 +202,7 @@ def profile(
         b: Parameters at alpha = 1.
         objective: A function without arguments that returns the objective.
         grid: Coordinates, both ends included.
-        output: Where the record and the figure go; thalweg-runs/profile by default.
+        output: Where the record and the figure go.
         trust_pickle: Load checkpoints that could run code.
         quiet: Show no progress bar.
     """
@@ -238,7 +238,7 @@ def surface(
     y: GridText = "-1:1:25",
     normalize: Literal["filter", "layer", "none"] = "filter",
     seed: int = 0,
-    output: Folder = None,
+    output: Folder = Path("thalweg-runs/surface"),
     trust_pickle: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -252,7 +252,7 @@ def surface(
         y: Second coordinates.
         normalize: How random directions are scaled to the network.
         seed: Seed of the random directions.
-        output: Where the record and the figure go; thalweg-runs/surface by default.
+        output: Where the record and the figure go.
         trust_pickle: Load checkpoints that could run code.
         quiet: Show no progress bar.
     """
@@ -344,14 +344,13 @@ def _keep(
     result: "Profile | Surface",
     asked: Mapping[str, Any],
     numbers: Mapping[str, float],
-    output: Path | None,
+    folder: Path,
 ) -> None:
     """Write the record and the figure of one result, and say where."""
     import shlex
 
     from thalweg.records import Record, save_record
 
-    folder = output or Path("thalweg-runs") / study
     _reject_other_record(folder, study)
     command = shlex.join(["thalweg", *sys.argv[1:]])
     record = Record(

@@ -1,12 +1,11 @@
 """Objectives that live in a user's file, named as `file.py:factory`."""
 
 import importlib
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 from thalweg.objectives.objective import Objective
+from thalweg.source_files import run_file
 
 __all__ = ["load_objective"]
 
@@ -29,7 +28,10 @@ def load_objective(address: str) -> Objective:
             f"An objective is named as file.py:factory; got {address!r}. Write a function that "
             "returns a ModelObjective, and give its file and its name."
         )
-    module = _module(place)
+    if place.endswith(".py"):
+        module = run_file(Path(place), "A file with the objective")
+    else:
+        module = importlib.import_module(place)
     if not hasattr(module, name):
         defined = [key for key, value in vars(module).items() if _is_own(value, module)]
         raise ValueError(
@@ -44,28 +46,6 @@ def load_objective(address: str) -> Objective:
             "Return ModelObjective(model, loss, data)."
         )
     return objective
-
-
-def _module(place: str) -> ModuleType:
-    """Import a file or a module."""
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
-    path = Path(place)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"The file with the objective is needed; there is none at {path}. Check the path."
-        )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Files beside it can be imported, as if it were run as a script.
-    sys.path.insert(0, str(path.parent.resolve()))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent.resolve()))
-    return module
 
 
 def _is_own(value: object, module: ModuleType) -> bool:

@@ -4,9 +4,9 @@ A study file imports nothing heavy when it is read, so that listing studies take
 """
 
 import importlib
-import importlib.util
 from pathlib import Path
 
+from thalweg.source_files import run_file
 from thalweg.studies.study import Study
 
 __all__ = ["NAMES", "load_study", "study_file"]
@@ -52,16 +52,7 @@ def load_study(name: str) -> Study:
         study_file(name)
         module = importlib.import_module(f"thalweg.studies.{name.replace('-', '_')}")
     else:
-        path = Path(name)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"A study file is needed; there is none at {path}. `thalweg copy demo` makes one."
-            )
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = run_file(Path(name), "A study file (as `thalweg copy` writes it)")
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise ValueError(
