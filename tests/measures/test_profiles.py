@@ -396,3 +396,12 @@ def test_a_negative_tolerance_is_refused(measure, tolerance):
     profile = Profile(alpha=[0.0, 0.5, 1.0], loss=[1.0, 0.5, 0.0])
     with pytest.raises(ValueError, match="`tolerance` must be at least 0; got"):
         measure(profile, tolerance=tolerance)
+
+
+def test_a_barrier_is_a_number_that_knows_its_place():
+    wall = barrier(Profile(alpha=[0.0, 0.25, 1.0], loss=[1.0, 3.0, 1.0]))
+    assert wall == 2.0
+    assert abs(wall - 1.5) == 0.5
+    assert type(wall.height) is float
+    assert (wall.alpha, wall.baseline) == (0.25, "linear")
+    assert repr(wall) == "Barrier(height=2.0, alpha=0.25, baseline='linear')"

@@ -42,19 +42,39 @@ class Climb:
     top: float
 
 
-@dataclass(frozen=True)
-class Barrier:
+class Barrier(float):
     """The highest excess of the loss over a baseline between the two ends of a line.
 
+    It is the height itself, a number in units of the loss, which also knows its place.
+
     Attributes:
-        height: The excess, in units of the loss.
         alpha: Coordinate at which it is reached.
         baseline: What was subtracted, `"linear"` or `"mean"`.
+
+    Example:
+        >>> wall = Barrier(0.25, alpha=0.5, baseline="linear")
+        >>> wall + 1, wall.height, wall.alpha
+        (1.25, 0.25, 0.5)
     """
 
-    height: float
     alpha: float
     baseline: str
+    __slots__ = ("alpha", "baseline")
+
+    def __new__(cls, height: float, alpha: float, baseline: str) -> "Barrier":
+        """Make the number, and write its place beside it."""
+        made = super().__new__(cls, height)
+        made.alpha = alpha
+        made.baseline = baseline
+        return made
+
+    @property
+    def height(self) -> float:
+        """The excess, as a plain number."""
+        return float(self)
+
+    def __repr__(self) -> str:
+        return f"Barrier(height={self.height!r}, alpha={self.alpha!r}, baseline={self.baseline!r})"
 
 
 @dataclass(frozen=True)
@@ -194,7 +214,7 @@ def barrier(
     reference = (1 - t) * first + t * last if baseline == "linear" else 0.5 * first + 0.5 * last
     excess = loss - reference
     top = int(np.argmax(excess))
-    return Barrier(height=float(excess[top]), alpha=float(alpha[top]), baseline=baseline)
+    return Barrier(float(excess[top]), alpha=float(alpha[top]), baseline=baseline)
 
 
 def interior_minima(
