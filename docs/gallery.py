@@ -31,7 +31,7 @@ def page(record, name, target):
     for key, figure in figures_of(record).items():
         picture = f"{name}-{key}.png"
         draw(figure, target / picture)
-        lines += [f"```{{figure}} {picture}", ":width: 100%", f":alt: {figure.title}", ""]
+        lines += [f"```{{figure}} {picture}", ":width: 460px", f":alt: {figure.title}", ""]
         lines += [figure.caption, "```", ""]
     lines += ["## Numbers", "", "| quantity | value |", "| --- | --- |"]
     lines += [f"| `{key}` | {_short(value)} |" for key, value in record.numbers.items()]

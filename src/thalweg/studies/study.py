@@ -2,8 +2,6 @@
 
 import datetime
 import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -144,7 +142,7 @@ def run_study(
         claims=check_claims(study, outcome.numbers),
         summary=outcome.summary,
         provenance={
-            "command": shlex.join(["thalweg", *sys.argv[1:]]),
+            "command": f"thalweg run {study.name} --scale {scale} --seed {seed} --device {device}",
             "seed": seed,
             "device": device,
             "thalweg": __version__,
