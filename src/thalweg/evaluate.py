@@ -169,8 +169,10 @@ def _made(objective: Objective, section: Section, seconds: float) -> Provenance:
     where = {
         "kind": section.kind,
         "labels": list(section.labels),
+        # A plane around one point has directions among its anchors: they have no place.
         "distances": [
-            float(torch.linalg.vector_norm(anchor.double() - first)) for anchor in section.anchors
+            float(torch.linalg.vector_norm(anchor.double() - first))
+            for anchor in section.anchors[: len(section.places)]
         ],
         **section.details,
     }

@@ -388,7 +388,7 @@ def _encode(value: Any, path: str, arrays: dict[str, Array] | None) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if np.isfinite(value) else {"$float": _name_of(value)}
+        return float(value) if np.isfinite(value) else {"$float": _name_of(value)}
     if isinstance(value, Mapping):
         return {
             _escaped(key): _encode(item, f"{path}/{_pointer(key)}", arrays)
@@ -470,7 +470,7 @@ def _scalar(value: Any, name: str) -> Scalar:
             f"A number of a record is a float, int, bool or word; `{name}` is a "
             f"{type(value).__name__}. Boil it down to one of these."
         )
-    return plain
+    return float(plain) if isinstance(plain, float) else plain  # a Barrier is a float too
 
 
 def _check_name(name: Any, what: str) -> None:

@@ -309,9 +309,10 @@ def _named(source: Any, known: Set[str], trust_pickle: bool) -> dict[str, Tensor
         )
     named = {name: tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
     # A wrapper may wrap a wrapper; a model's own layer may be called "module".
-    while named and not known & named.keys() and (
-        prefix := next((p for p in _WRAPPER_PREFIXES if all(n.startswith(p) for n in named)), "")
-    ):
+    while named and not known & named.keys():
+        prefix = next((p for p in _WRAPPER_PREFIXES if all(n.startswith(p) for n in named)), None)
+        if prefix is None:
+            break
         named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
     return named
 

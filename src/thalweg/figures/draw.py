@@ -161,10 +161,12 @@ def _metadata(figure: Figure, form: Format) -> dict[str, Any]:
 def _canvas(figure: Figure) -> Canvas:
     """Lay out the panels and draw each."""
     heights = [max(_height(panel) for panel in row) for row in figure.rows]
-    canvas = Canvas(figsize=(_WIDTH * _CM, (sum(heights) + 0.5) * _CM), layout="constrained")
+    title = textwrap.wrap(figure.title, 42)  # letters that fit into the width
+    height = sum(heights) + 0.1 + 0.4 * len(title)
+    canvas = Canvas(figsize=(_WIDTH * _CM, height * _CM), layout="constrained")
     FigureCanvasAgg(canvas)
-    if figure.title:
-        canvas.suptitle(figure.title, x=0.015, ha="left", fontsize=8.5, weight="bold")
+    if title:
+        canvas.suptitle("\n".join(title), x=0.015, ha="left", fontsize=8.5, weight="bold")
     columns = math.lcm(*(len(row) for row in figure.rows))
     grid = canvas.add_gridspec(len(figure.rows), columns, height_ratios=heights)
     named: set[int] = set()  # ranks whose curves have a name already
@@ -367,7 +369,9 @@ def _levels(low: float, high: float, log: bool) -> list[float]:
         return [0.9 * low, 1.1 * low] if low > 0 else [low - 1.0, low + 1.0]
     if not log:
         locator = MaxNLocator(_LEVELS, steps=_STEPS)
-        return [float(level) for level in locator.tick_values(low, high)]
+        levels = [float(level) for level in locator.tick_values(low, high)]
+        # Rounding may leave the extremes just outside, where they would be holes.
+        return [min(levels[0], low), *levels[1:-1], max(levels[-1], high)]
     decades = math.log10(high / low)
     steps = (1, 1.5, 2, 3, 5, 7) if decades <= 2 else (1, 2, 5) if decades <= 5 else (1,)
     powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)

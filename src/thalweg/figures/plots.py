@@ -89,11 +89,20 @@ def figure_of(
 def figures_of(record: Record, *, log: bool | None = None) -> dict[str, Figure]:
     """Return the figure of each result of a record, by the name of the result.
 
+    Figures that would have the same title get the name of their result in it.
+
     Args:
         record: As `open_record` gives it.
         log: As for `figure_of`.
     """
-    return {name: figure_of(result, log=log) for name, result in record.results.items()}
+    figures = {name: figure_of(result, log=log) for name, result in record.results.items()}
+    titles = [figure.title for figure in figures.values()]
+    return {
+        name: figure
+        if titles.count(figure.title) == 1
+        else figure_of(record.results[name], log=log, title=f"{figure.title} ({name})")
+        for name, figure in figures.items()
+    }
 
 
 # Profiles
@@ -506,7 +515,8 @@ def _setting(value: Any) -> str:
     if value is None or value is False:
         return "off"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_setting(item)}" for key, item in value.items())
+        details = ", ".join(f"{key} {item}" for key, item in value.items())
+        return f"on ({details})"
     return str(value)
 
 

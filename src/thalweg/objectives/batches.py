@@ -93,9 +93,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     if isinstance(batch, Mapping):
         return {key: map_tensors(function, value) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
-        parts = [map_tensors(function, value) for value in batch]
-        return parts if isinstance(batch, list) else tuple(parts)
+        return _like(batch, [map_tensors(function, value) for value in batch])
     return batch
+
+
+def _like(container: Any, parts: list[Any]) -> Any:
+    """Return parts in a container of the same kind: list, tuple or named tuple."""
+    if isinstance(container, list):
+        return parts
+    return type(container)(*parts) if hasattr(container, "_fields") else tuple(parts)
 
 
 def examples_in(batch: Batch) -> int:
@@ -123,6 +129,7 @@ def _read_split(
             f"A split needs one example at least; {name!r} has none. Check the data set "
             "(and `drop_last`, which drops a batch that is not full)."
         )
+    _reject_uncuttable(batches, name)
     digest = hashlib.sha256()
     for column in _columns(batches):
         digest.update(column)
@@ -184,14 +191,14 @@ def _batches(data: Any, batch_size: int | None, name: str) -> Iterator[Batch]:
 
 def _from_loader(loader: DataLoader[Any], name: str) -> list[Batch]:
     """Return one pass over a loader, after making sure that every pass gives the same examples."""
-    generator: torch.Generator | None = loader.generator
-    if generator is None:
-        return _checked_pass(loader, name)
-    state = generator.get_state()
+    drawers = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
+    generators = [getattr(drawer, "generator", None) for drawer in drawers]
+    states = [(g, g.get_state()) for g in generators if isinstance(g, torch.Generator)]
     try:
         return _checked_pass(loader, name)
     finally:
-        generator.set_state(state)
+        for generator, state in states:
+            generator.set_state(state)
 
 
 def _checked_pass(loader: DataLoader[Any], name: str) -> list[Batch]:
@@ -199,15 +206,17 @@ def _checked_pass(loader: DataLoader[Any], name: str) -> list[Batch]:
     batches = list(loader)
     if _is_map_style(loader.dataset):
         _reject_random_items(loader.dataset, name)
-    sampler = getattr(loader, "sampler", None)
+        _reject_random_collation(loader, name)
+    sampler = loader.sampler
     shuffles = not isinstance(sampler, SequentialSampler)
-    complete = isinstance(sampler, RandomSampler) and not sampler.replacement and _covers(loader)
-    if isinstance(sampler, SequentialSampler) and loader.batch_sampler is not None:
+    # A loader with a batch sampler of its own has no batch size, and its sampler is not used.
+    standard = loader.batch_sampler is None or loader.batch_size is not None
+    if standard and not shuffles:
         return batches  # the same order and the same examples, whatever is dropped at the end
-    if complete:
+    if isinstance(sampler, RandomSampler) and not sampler.replacement and _covers(loader):
         return batches  # another order of the same examples: the same cost
     if _fingerprints(batches) != _fingerprints(list(loader)):
-        dropping = shuffles and bool(getattr(loader, "drop_last", False))
+        dropping = loader.drop_last or bool(getattr(loader.batch_sampler, "drop_last", False))
         cause = (
             "it shuffles and drops the last batch, so each pass leaves out other examples. "
             "Set drop_last=False"
@@ -243,12 +252,40 @@ def _reject_random_items(dataset: Any, name: str) -> None:
             )
 
 
+def _reject_random_collation(loader: DataLoader[Any], name: str) -> None:
+    """Raise if putting the same items into a batch twice gives two different batches."""
+    if loader.batch_sampler is None or loader.collate_fn is default_collate:
+        return
+    indices = next(iter(loader.batch_sampler), [])
+    first, again = (
+        _plain(loader.collate_fn([loader.dataset[i] for i in indices])) for _ in range(2)
+    )
+    if first != again:
+        raise NonDeterministicObjectiveError(
+            "The same examples must make the same batch; the `collate_fn` of "
+            f"{name!r} makes two, as under random masking or mixing. Use one that draws nothing."
+        )
+
+
+def _reject_uncuttable(batches: Sequence[Batch], name: str) -> None:
+    """Raise for values that cannot be cut and joined along with the tensors of a batch."""
+    others = [list(_other_values(batch)) for batch in batches]
+    listed = [value for value in others[0] if isinstance(value, tuple | list) and value]
+    varying = [value for values in others if values != others[0] for value in values]
+    if listed or varying:
+        raise TypeError(
+            "A batch must hold tensors, and besides them only constants that every batch "
+            f"shares; split {name!r} gives {str((listed + varying)[0])[:60]}, which goes with "
+            "its examples. Turn it into tensors in the data set."
+        )
+
+
 def _is_map_style(data: Any) -> bool:
     """Tell whether something is a sequence of examples (but no plain list)."""
     return (
         hasattr(data, "__getitem__")
         and hasattr(data, "__len__")
-        and not isinstance(data, str | bytes | list | Mapping)
+        and not isinstance(data, str | bytes | list | Mapping | IterableDataset)
     )
 
 
@@ -264,11 +301,12 @@ def _is_tensor_table(data: Any) -> bool:
 def _as_tensors(batch: Batch, name: str) -> Batch:
     """Turn NumPy arrays into tensors, and reject what holds no tensor at all."""
     if isinstance(batch, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(batch))
+        return torch.from_numpy(np.array(batch))
     if isinstance(batch, Mapping):
         batch = {key: _as_tensors(v, name) if _holds(v) else v for key, v in batch.items()}
     elif isinstance(batch, tuple | list):
-        batch = tuple(_as_tensors(v, name) if _holds(v) else v for v in batch)
+        parts = [_as_tensors(v, name) if _holds(v) else v for v in batch]
+        batch = _like(batch if isinstance(batch, tuple) else (), parts)
     if next(_tensors(batch), None) is None:
         raise TypeError(
             f"A batch must hold tensors; split {name!r} gives {type(batch).__name__} without "
@@ -296,6 +334,15 @@ def _tensors(batch: Batch) -> Iterator[Tensor]:
     elif isinstance(batch, tuple | list):
         for value in batch:
             yield from _tensors(value)
+
+
+def _other_values(batch: Batch) -> Iterator[Any]:
+    """Iterate over what is no tensor in a nested batch; a sequence without tensors is one."""
+    if isinstance(batch, Mapping | tuple | list) and _holds(batch):
+        for value in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _other_values(value)
+    elif not isinstance(batch, Tensor):
+        yield batch
 
 
 def _columns(batches: Sequence[Batch]) -> Iterator[bytes]:
@@ -346,5 +393,6 @@ def _joined(batches: Sequence[Batch]) -> Batch | None:
             part.ndim == 0 or part.shape[0] != n for part, n in zip(column, counts, strict=True)
         ):
             return None
-    joined = iter([torch.cat(column) if len(column) > 1 else column[0] for column in columns])
+    # Also a single part is copied: later changes of the user's tensors must not reach it.
+    joined = iter([torch.cat(column) for column in columns])
     return map_tensors(lambda _: next(joined), batches[0])

@@ -10,16 +10,17 @@ neither is an error, never a guess.
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.objectives.batches import examples_in, narrow
+from thalweg.objectives.batches import Split, examples_in, narrow
 
-__all__ = ["Criterion", "criterion", "error_rate", "prediction", "split_batch"]
+__all__ = ["Criterion", "OwnLoss", "criterion", "error_rate", "prediction", "split_batch"]
 
 SumAndCount = tuple[Tensor, Tensor]
 
@@ -36,6 +37,7 @@ class Criterion(Protocol):
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 _MODEL_NAMES = ("model", "module", "net", "network")
+_TRIAL_EXAMPLES = 32
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 
@@ -85,7 +87,7 @@ def criterion(loss: Any, kind: Literal["loss", "metric"], name: str) -> Criterio
         ValueError: If it is a loss with `reduction="none"`.
     """
     if loss is None:
-        return _OwnLoss()
+        return OwnLoss()
     if not callable(loss):
         raise TypeError(
             f"A {kind} is a torch.nn loss or a function; {name!r} is a {type(loss).__name__}. "
@@ -208,11 +210,12 @@ class _PlainFunction:
             return value.double().sum(), _number(value.numel(), value)
         count = examples_in(target)
         if self.reduction is None:
-            self.reduction = self._find_reduction(output, target, value, count)
+            self.reduction = self._find_reduction(output, target, value.detach(), count)
         # Where it is still unknown the two agree: one example, or a loss of 0 or NaN.
         total = value.double().reshape(())
         return (total * count if self.reduction == "mean" else total), _number(count, value)
 
+    @torch.no_grad()
     def _find_reduction(
         self, output: Any, target: Any, whole: Tensor, count: int
     ) -> Literal["mean", "sum"] | None:
@@ -252,26 +255,38 @@ class _StepFunction:
         return _pair(self.function(model, batch), self.name)
 
 
-class _OwnLoss:
+class OwnLoss:
     """The `loss` in a model's own output, as Hugging Face models return it given labels.
 
-    Whether it averages over examples, over labels that are not −100, or over those labels
-    after the first (language models shift them by one) is found out on a batch where the
-    three differ.
+    It is a mean over one of three numbers of terms: labels that are not −100, those labels
+    after the first (language models shift them by one), or examples. `settle` finds out which.
     """
 
     needs_output = False
 
     def __init__(self) -> None:
-        self.candidates: tuple[int, ...] | None = None
+        self.candidates: tuple[int, ...] = (0, 1, 2)
+        self.tested = False
 
     def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
-        value = self._value(model, batch)
-        if self.candidates is None or len(self.candidates) > 1:
-            self._narrow_down(model, batch, value)
-        assert self.candidates is not None
+        """Weigh the model's mean by its number of terms."""
+        value = self._value(model, batch).double()
         count = self._counts(batch)[self.candidates[0]]
-        return value.double() * count, _number(count, value)
+        # A mean over no terms is NaN; their sum is not.
+        return value * count if count else torch.zeros_like(value), _number(count, value)
+
+    def settle(self, model: nn.Module, splits: Sequence[Split]) -> None:
+        """Drop the candidates for which a batch is not the mean of two parts of it.
+
+        Raises:
+            ValueError: If none is left, or several are that weigh the batches differently.
+        """
+        for batch in _trial_batches(splits):
+            for trial in (batch, _with_few_labels(batch)):
+                if len(self.candidates) > 1 or not self.tested:
+                    self._narrow_down(model, trial)
+        if not self._agree([batch for split in splits for batch in split.batches]):
+            raise ValueError(_OWN_COUNT_MESSAGE.format("cannot be told from these batches"))
 
     def _value(self, model: nn.Module, batch: Any) -> Tensor:
         """Return the scalar loss of the model."""
@@ -284,41 +299,87 @@ class _OwnLoss:
             )
         return loss.reshape(())
 
-    def _counts(self, batch: Any) -> tuple[int, ...]:
+    def _counts(self, batch: Any) -> tuple[int, int, int]:
         """Return the three candidates for the number of terms."""
         examples = examples_in(batch)
-        labels = batch.get("labels") if isinstance(batch, Mapping) else None
-        if labels is None or labels.is_floating_point():
-            return (examples,)
+        labels = _class_labels(batch)
+        if labels is None:
+            return examples, examples, examples
         counted = labels != -100
         shifted = counted[..., 1:] if labels.ndim > 1 else counted
         return int(counted.sum()), int(shifted.sum()), examples
 
-    def _narrow_down(self, model: nn.Module, batch: Any, whole: Tensor) -> None:
-        """Drop the candidates for which the whole batch is not the mean of two parts."""
+    def _agree(self, batches: Sequence[Any]) -> bool:
+        """Tell whether all candidates give the batches the same weights, up to a factor."""
+        rows = [[self._counts(batch)[c] for batch in batches] for c in self.candidates]
+        return all(
+            n * sum(rows[0]) == first * sum(row)
+            for row in rows[1:]
+            for n, first in zip(row, rows[0], strict=True)
+        )
+
+    def _narrow_down(self, model: nn.Module, batch: Any) -> None:
+        """Try one batch against two parts of it."""
         examples = examples_in(batch)
-        counts = self._counts(batch)
-        known = self.candidates or tuple(range(len(counts)))
         cut = max(1, examples // 3)
-        parts = [narrow(batch, 0, cut), narrow(batch, cut, examples)] if examples > 1 else [batch]
-        shares = {self._counts(parts[0])[c] * counts[0] / max(counts[c], 1) for c in known}
-        if self.candidates is not None and len(shares) == 1:
-            return  # the candidates agree on this batch: nothing to learn from it
+        parts = [narrow(batch, 0, cut), narrow(batch, cut, examples)]
+        if examples < 2 or (self.tested and self._agree(parts)):
+            return
+        value = self._value(model, batch)
+        whole = float(value)
+        if not math.isfinite(whole) or whole == 0:
+            return  # every mean of nothing is nothing
         values = [float(self._value(model, part)) for part in parts]
-        tolerance = _TOLERANCE.get(whole.dtype, 1e-2) * max(abs(float(whole)), 1e-30)
-
-        def mean(candidate: int) -> float:
-            weights = [self._counts(part)[candidate] for part in parts]
-            return sum(v * w for v, w in zip(values, weights, strict=True)) / max(sum(weights), 1)
-
-        fitting = tuple(c for c in known if abs(mean(c) - float(whole)) <= tolerance)
+        tolerance = _TOLERANCE.get(value.dtype, 1e-2) * abs(whole)
+        fitting = []
+        for candidate in self.candidates:
+            counts = [self._counts(part)[candidate] for part in parts]
+            total = sum(n * value for n, value in zip(counts, values, strict=True) if n)
+            if sum(counts) and abs(total / sum(counts) - whole) <= tolerance:
+                fitting.append(candidate)
         if not fitting:
             raise ValueError(
-                "The number of terms that the model's own loss averages over must be known; it "
-                "is neither the examples nor the labels that are not -100. Pass a loss "
-                "`(model, batch) → (sum, count)`."
+                _OWN_COUNT_MESSAGE.format(
+                    "is neither the labels that are not -100 nor the examples"
+                )
             )
-        self.candidates = fitting
+        self.candidates, self.tested = tuple(fitting), True
+
+
+_OWN_COUNT_MESSAGE = (
+    "The number of terms that the model's own loss averages over must be known; it {}. Pass a "
+    "loss `(model, batch) → (sum, count)`."
+)
+
+
+def _trial_batches(splits: Sequence[Split]) -> Iterator[Any]:
+    """Iterate over batches of several examples, also where the evaluation takes single ones."""
+    for split in splits:
+        if split.whole is None:
+            yield from split.batches
+        else:
+            for start in range(0, split.examples, _TRIAL_EXAMPLES):
+                yield narrow(split.whole, start, start + _TRIAL_EXAMPLES)
+
+
+def _class_labels(batch: Any) -> Tensor | None:
+    """Return the labels of a batch that a model takes by name, where they are classes."""
+    labels = batch.get("labels") if isinstance(batch, Mapping) else None
+    return labels if isinstance(labels, Tensor) and not labels.is_floating_point() else None
+
+
+def _with_few_labels(batch: Any) -> Any:
+    """Keep one label of a sequence in the first part of a batch and two in the rest.
+
+    On whole sequences the candidates differ by so little that rounding could hide it.
+    """
+    labels = _class_labels(batch)
+    if labels is None or labels.ndim < 2:
+        return batch
+    few = labels.clone()
+    few[: max(1, len(few) // 3), 1:] = -100
+    few[:, 2:] = -100
+    return {**batch, "labels": few}
 
 
 def _target(batch: Any) -> Any:
@@ -373,17 +434,18 @@ def _as_module(loss: Any) -> Any:
 def _pair(value: Any, name: str) -> SumAndCount:
     """Return a user's (sum, count) as float64 scalars."""
     if not isinstance(value, tuple) or len(value) != 2:
+        came = f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
         raise ValueError(
-            f"{name!r} must return the tuple (sum, count); got {type(value).__name__}. Sum the "
-            "terms of the batch, and count them."
+            f"{name!r} must return the tuple (sum, count); got {came}. Sum the terms of the "
+            "batch, and count them."
         )
     total = _tensor(value[0], name)
-    if total.numel() != 1 or torch.as_tensor(value[1]).numel() != 1:
+    count = _as_tensor(value[1]).to(total.device)
+    if total.numel() != 1 or count.numel() != 1:
         raise ValueError(
             f"{name!r} must return one sum and one count; got shapes {tuple(total.shape)} and "
-            f"{tuple(torch.as_tensor(value[1]).shape)}. Add `.sum()`."
+            f"{tuple(count.shape)}. Add `.sum()`."
         )
-    count = torch.as_tensor(value[1], device=total.device)
     return total.double().reshape(()), count.double().reshape(())
 
 
@@ -394,7 +456,12 @@ def _tensor(value: Any, name: str) -> Tensor:
             f"A loss must return a tensor where derivatives are asked for; {name!r} returns a "
             f"{type(value).__name__}. Leave out `.item()` or `float()`."
         )
-    return torch.as_tensor(value)
+    return _as_tensor(value)
+
+
+def _as_tensor(value: Any) -> Tensor:
+    """Return a tensor as it is, and a plain number without rounding it to torch's default type."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
 
 
 def _part(output: Any, start: int, stop: int) -> Any:

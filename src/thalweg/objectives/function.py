@@ -70,8 +70,11 @@ class FunctionObjective(Objective):
         """Return ∇J(θ), shape (P,), float64."""
         with torch.inference_mode(False), torch.enable_grad():
             point = self.point(theta).clone().requires_grad_()
+            value = self._scalar(point)
+            if not value.requires_grad:  # J is constant
+                return torch.zeros_like(point).detach()
             (gradient,) = torch.autograd.grad(
-                self._scalar(point), point, allow_unused=True, materialize_grads=True
+                value, point, allow_unused=True, materialize_grads=True
             )
         return gradient
 
@@ -79,8 +82,11 @@ class FunctionObjective(Objective):
         """Return H(θ) v, shape (P,), float64."""
         with torch.inference_mode(False), torch.enable_grad():
             point = self.point(theta).clone().requires_grad_()
+            value = self._scalar(point)
+            if not value.requires_grad:  # J is constant
+                return torch.zeros_like(point).detach()
             (gradient,) = torch.autograd.grad(
-                self._scalar(point), point, create_graph=True, materialize_grads=True
+                value, point, create_graph=True, allow_unused=True, materialize_grads=True
             )
             slope = gradient @ self.point(vector, "vector")
             if not slope.requires_grad:  # J is linear: its Hessian is zero
@@ -99,7 +105,14 @@ class FunctionObjective(Objective):
 
     def _scalar(self, point: Tensor) -> Tensor:
         """Evaluate the formula and insist on one number."""
-        value = torch.as_tensor(self.f(point))
+        given: Any = self.f(point)
+        if not isinstance(given, Tensor) and torch.is_grad_enabled():
+            raise TypeError(
+                f"The function must return a tensor where derivatives are asked for; {self.name!r} "
+                f"returns a {type(given).__name__}. Leave out `.item()` or `float()`."
+            )
+        # A plain number would be rounded to torch's default type.
+        value = given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float64)
         if value.numel() != 1:
             raise ValueError(
                 f"The function must return one number; {self.name!r} returns shape "

@@ -1,7 +1,7 @@
 """The cost of a model on data."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thalweg.errors import NonDeterministicObjectiveError
 from thalweg.objectives.batch_norm import (
@@ -20,7 +21,7 @@ from thalweg.objectives.batch_norm import (
     population_statistics,
 )
 from thalweg.objectives.batches import examples_in, narrow, read_splits
-from thalweg.objectives.criteria import Criterion, criterion, split_batch
+from thalweg.objectives.criteria import Criterion, OwnLoss, criterion, split_batch
 from thalweg.objectives.dropout import MonteCarlo
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
 from thalweg.objectives.random_state import preserved_random_state
@@ -102,17 +103,19 @@ class ModelObjective(Objective):
         first = next(p for p in model.parameters() if p.requires_grad)
         self.device = torch.device(first.device if device is None else device)
         self.dtype = first.dtype if dtype is None else dtype
-        criteria = {"loss": criterion(loss, "loss", _name_of(loss))}
+        criteria = [criterion(loss, "loss", _name_of(loss))]
         for name, metric in (metrics or {}).items():
-            criteria[name] = criterion(metric, "metric", name)
+            criteria.append(criterion(metric, "metric", name))
         self.metrics = tuple(metrics or {})
         self.penalty = penalty
         self.dropout = _dropout_policy(dropout)
-        self._model = _Pass(_private_copy(model, self.device, self.dtype), criteria)
-        self._layers = normalisation_layers(self._model.model)
-        self.batch_norm = _batch_norm_policy(batch_norm, bool(self._layers))
-        with preserved_random_state():
+        with self._passive():
+            self._model = _Pass(_private_copy(model, self.device, self.dtype), criteria)
             self.splits = read_splits(data, batch_size, self.device, self.dtype)
+            if isinstance(criteria[0], OwnLoss):
+                criteria[0].settle(self._model.model, self.splits)
+        self._layers = normalisation_layers(self._model.model)
+        self.batch_norm = _batch_norm_policy(batch_norm, self._model.model)
         self._loss_name = _name_of(loss)
         self._checked = False
         self._terms: dict[str, float] = {}
@@ -175,10 +178,12 @@ class ModelObjective(Objective):
         Up to 32 batches of the first split, evenly spread, are evaluated twice as they are
         and once in two parts. The first finds models that draw random numbers even in
         evaluation mode (functional dropout, stochastic depth), the second losses and layers
-        that mix the examples of a batch. Once an objective has passed, it is not asked again.
+        that mix the examples of a batch. Once an objective has passed at a point where its loss
+        is finite, it is not asked again.
         """
         if self._checked:
             return
+        finite = True
         batches = self.splits[0].batches
         stride = -(-len(batches) // _CHECKED_BATCHES)
         with self._passive():
@@ -186,13 +191,14 @@ class ModelObjective(Objective):
             for index in range(0, len(batches), stride):
                 batch = batches[index]
                 first = self._sums([batch], tensors, 0, 0, index)
+                finite = finite and bool(torch.isfinite(first).all())
                 self._compare(first, self._sums([batch], tensors, 0, 0, index), _RANDOM_MODEL)
                 if self.dropout is None and self.batch_norm != "batch":
                     cut = max(1, examples_in(batch) // 3)
                     parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
                     parts = [part for part in parts if examples_in(part)]
                     self._compare(first, self._sums(parts, tensors, 0, 0, index), _MIXED_BATCH)
-        self._checked = True
+        self._checked = finite
 
     def describe(self) -> Mapping[str, Any]:
         """Return model, loss, policies and, for each split, its size and checksum."""
@@ -243,7 +249,8 @@ class ModelObjective(Objective):
         allow_missing: bool = False,
     ) -> dict[str, Tensor]:
         """Return parameters and running statistics at a point, by their names in the pass."""
-        tensors = self.space.unflatten(self.point(theta))
+        # A copy, because layers may write to their weights (an Embedding with `max_norm` does).
+        tensors = self.space.unflatten(self.point(theta).clone())
         if self.batch_norm == "recalibrate":
             tensors |= self._recalibrated(tensors)
         elif self.batch_norm == "interpolate":
@@ -279,12 +286,8 @@ class ModelObjective(Objective):
         """Return the mean of the loss and of every metric over one split."""
         split = self.splits[split_index]
         sums = self._sums(split.batches, tensors, sample, split_index).cpu()
-        empty = [name for name, row in zip(self._model.criteria, sums, strict=True) if row[1] <= 0]
-        if empty:
-            raise ValueError(
-                f"A mean needs one term at least; {empty[0]!r} counts none on split "
-                f"{split.name!r}. Check `ignore_index` and the weights of the loss."
-            )
+        for name, row in zip(("loss", *self.metrics), sums, strict=True):
+            _reject_no_terms(name, split.name, float(row[1]))
         self._terms[split.name] = float(sums[0, 1])
         return [float(row[0] / row[1]) for row in sums]
 
@@ -310,12 +313,13 @@ class ModelObjective(Objective):
         sample: int,
         split_index: int,
         index: int,
+        loss_only: bool = False,
     ) -> Tensor:
         """Run one batch, under the masks that belong to it where dropout is on."""
         if self.dropout is None:
-            return self._model.call(tensors, batch)
+            return self._model.call(tensors, batch, loss_only)
         with self.dropout.masks(sample, split_index, index):
-            return self._model.call(tensors, batch)
+            return self._model.call(tensors, batch, loss_only)
 
     def _set_mode(self) -> None:
         """Put the copy in the mode that the policies ask for."""
@@ -326,7 +330,13 @@ class ModelObjective(Objective):
     def _penalty(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the penalty of the parameters alone, as a float64 scalar."""
         assert self.penalty is not None
-        return self.penalty({name: tensors[name] for name in self.space.names}).double()
+        given: Any = self.penalty({name: tensors[name] for name in self.space.names})
+        value = given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float64)
+        if value.numel() != 1:
+            raise ValueError(
+                f"A penalty must return one number; got shape {tuple(value.shape)}. Add `.sum()`."
+            )
+        return value.double().reshape(())
 
     def _derivative(self, theta: Tensor | ArrayLike, vector: Tensor | None) -> Tensor:
         """Return the gradient, or its derivative along a vector."""
@@ -344,9 +354,10 @@ class ModelObjective(Objective):
             self._set_mode()
             for sample in self._samples:
                 for index, batch in enumerate(self.splits[0].batches):
-                    pair = self._call(tensors, batch, sample, 0, index)[0]
+                    pair = self._call(tensors, batch, sample, 0, index, loss_only=True)[0]
                     total += _differentiated(pair[0], leaves, vector)
                     count += pair[1].detach()
+            _reject_no_terms("loss", self.splits[0].name, float(count))
             total /= count
             if self.penalty is not None:
                 total += _differentiated(self._penalty(tensors), leaves, vector)
@@ -358,8 +369,8 @@ class ModelObjective(Objective):
         allowed = relative * first[:, 0].abs() + absolute * first[:, 1]
         differ = (first - second).abs().amax(1) > allowed
         if bool(differ.any()):
-            name = list(self._model.criteria)[int(differ.nonzero()[0, 0])]
-            row = list(self._model.criteria).index(name)
+            row = int(differ.nonzero()[0, 0])
+            name = ("loss", *self.metrics)[row]
             values = [float(total[row, 0] / total[row, 1]) for total in (first, second)]
             raise NonDeterministicObjectiveError(
                 f"{cause[0]}; the {name} of one batch came out as {values[0]:.9g} and as "
@@ -383,25 +394,26 @@ _MIXED_BATCH = (
 class _Pass(nn.Module):
     """The model together with its criteria: one batch in, sums and counts out."""
 
-    def __init__(self, model: nn.Module, criteria: Mapping[str, Criterion]) -> None:
+    def __init__(self, model: nn.Module, criteria: Sequence[Criterion]) -> None:
         super().__init__()
         self.model = model
-        self.criteria = dict(criteria)
-        self.needs_output = any(c.needs_output for c in criteria.values())
+        self.criteria = tuple(criteria)  # the loss first
+        self.needs_output = any(c.needs_output for c in criteria)
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: Any, loss_only: bool) -> Tensor:
         """Return sum and count of every criterion, shape (criteria, 2), float64."""
+        criteria = self.criteria[:1] if loss_only else self.criteria
         output = None
-        if self.needs_output:
+        if any(c.needs_output for c in criteria):
             inputs, named, _ = split_batch(batch)
             output = self.model(*inputs, **named)
-        pairs = [c(self.model, batch, output) for c in self.criteria.values()]
+        pairs = [c(self.model, batch, output) for c in criteria]
         return torch.stack([torch.stack(pair) for pair in pairs])
 
-    def call(self, tensors: Mapping[str, Tensor], batch: Any) -> Tensor:
+    def call(self, tensors: Mapping[str, Tensor], batch: Any, loss_only: bool = False) -> Tensor:
         """Run one batch with given parameters and buffers in place of the model's own."""
         named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-        result: Tensor = functional_call(self, named, (batch,))
+        result: Tensor = functional_call(self, named, (batch, loss_only))
         return result
 
 
@@ -426,11 +438,12 @@ def _private_copy(model: nn.Module, device: torch.device, dtype: torch.dtype) ->
     """Copy a model, in evaluation mode and without gradients."""
     try:
         copied = copy.deepcopy(model)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(
             "The model must be one that can be copied, so that yours is not touched; copying "
-            f"{type(model).__name__} failed: {error}. Remove tensors with a graph from its "
-            "attributes (old-style weight_norm: use torch.nn.utils.parametrizations)."
+            f"{type(model).__name__} failed: {error}. Remove what cannot be copied from its "
+            "attributes, such as tensors with a graph (old-style weight_norm: use "
+            "torch.nn.utils.parametrizations), locks and open files."
         ) from error
     return copied.to(device=device, dtype=dtype).requires_grad_(False).eval()
 
@@ -447,17 +460,28 @@ def _dropout_policy(dropout: Any) -> MonteCarlo | None:
     )
 
 
-def _batch_norm_policy(policy: Any, needed: bool) -> BatchNormPolicy | None:
+def _batch_norm_policy(policy: Any, model: nn.Module) -> BatchNormPolicy | None:
     """Check the batch_norm argument; None where the model has no such layers."""
     if policy is not None and policy not in POLICIES:
         raise ValueError(
             f"`batch_norm` must be one of {', '.join(map(repr, POLICIES))}; got {policy!r}. "
             "Leave it out for 'recalibrate'."
         )
-    if not needed:
+    if policy == "batch" and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return "batch"  # also of layers without running statistics
+    if not normalisation_layers(model):
         return None
     chosen: BatchNormPolicy = "recalibrate" if policy is None else policy
     return chosen
+
+
+def _reject_no_terms(name: str, split: str, count: float) -> None:
+    """Raise for a mean over nothing."""
+    if count <= 0:
+        raise ValueError(
+            f"A mean needs one term at least; {name!r} counts none on split {split!r}. Check "
+            "`ignore_index` and the weights of the loss."
+        )
 
 
 def _reject_single_examples(splits: Any) -> None:

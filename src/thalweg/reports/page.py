@@ -70,7 +70,7 @@ def report(
         ...     "Cost along the line from start to end" in page.read_text(encoding="utf-8")
         True
     """
-    items = [what] if isinstance(what, Reportable) else list(what)
+    items: Any = what if _is_several(what) else [what]
     chapters = [_chapter(item) for item in items]
     style = _asset("page.css")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -81,7 +81,7 @@ def report(
     text = environment.from_string(_asset("page.html.jinja")).render(
         title=title,
         chapters=chapters,
-        style=Markup(style),  # noqa: S704  our own file
+        style=Markup(style),  # our own file, so it needs no escaping
         style_digest=digest,
         version=__version__,
     )
@@ -119,6 +119,11 @@ class _Chapter:
         return f"{right} of {len(self.claims)} claims reproduced"
 
 
+def _is_several(what: Any) -> bool:
+    """Return whether several things were given: a name is one thing, although it has letters."""
+    return isinstance(what, Iterable) and not isinstance(what, str | os.PathLike)
+
+
 def _chapter(item: Any) -> _Chapter:
     """Return what the page says of one item."""
     if isinstance(item, str | os.PathLike):
@@ -138,7 +143,6 @@ def _chapter(item: Any) -> _Chapter:
 def _record_chapter(record: Record) -> _Chapter:
     """Return what the page says of a record."""
     made = {"asked": record.asked, **record.provenance}
-    by_result = {name: asdict(result.provenance) for name, result in record.results.items()}
     scale = f"scale {record.scale}" if record.scale else ""
     return _Chapter(
         title=record.title or record.study,
@@ -148,8 +152,20 @@ def _record_chapter(record: Record) -> _Chapter:
         claims=record.claims,
         pictures=tuple(_picture(figure) for figure in figures_of(record).values()),
         numbers=tuple((name, _words(value)) for name, value in record.numbers.items()),
-        facts=(*_flat(made), *_flat(by_result)),
+        facts=(*_flat(made), *_facts_of(record.results)),
     )
+
+
+def _facts_of(results: Mapping[str, Result]) -> Iterator[tuple[str, str]]:
+    """Yield what made the results: what all of them share, then what is peculiar to each."""
+    facts = {name: dict(_flat(asdict(each.provenance))) for name, each in results.items()}
+    first, *others = facts.values() or [{}]
+    shared = {k: v for k, v in first.items() if all(other.get(k) == v for other in others)}
+    yield from shared.items()
+    for name, table in facts.items():
+        for key, value in table.items():
+            if key not in shared:
+                yield f"{name} · {key}", value
 
 
 def _picture(figure: Figure) -> _Picture:

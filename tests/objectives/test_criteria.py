@@ -1,0 +1,534 @@
+import math
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import thalweg as tw
+from cases import CLASS_WEIGHTS, EXAMPLES, classes, normal, seeded
+from thalweg.objectives.criteria import criterion, prediction, split_batch
+
+WEIGHT = CLASS_WEIGHTS[:3].double()
+
+
+class Identity(nn.Module):
+    """A model whose output is one example a row: what goes in, times its one parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.factor * x
+
+
+def mean_of(loss, data, batch_size=4, **options):
+    model = Identity().double()
+    objective = tw.ModelObjective(model, loss, data, batch_size=batch_size, **options)
+    return objective.value(torch.tensor([1.5], dtype=torch.float64))
+
+
+# --- torch's own losses ---------------------------------------------------------------------
+
+LOGITS = normal(EXAMPLES, 3, seed=1)
+PLACES = normal(EXAMPLES, 3, 5, seed=2)
+LABELS = classes(EXAMPLES, count=3, seed=3)
+PLACE_LABELS = classes(EXAMPLES, 5, count=3, seed=4)
+PROBABILITIES = normal(EXAMPLES, 3, seed=5).softmax(1)
+SIGNS = 2.0 * classes(EXAMPLES, 3, count=2, seed=6).double() - 1
+BITS = classes(EXAMPLES, 3, count=2, seed=7).double()
+REAL = 0.5 + normal(EXAMPLES, 3, seed=8)
+
+TORCH_LOSSES = {
+    "cross entropy": (nn.CrossEntropyLoss, {}, LOGITS, LABELS),
+    "weights": (nn.CrossEntropyLoss, {"weight": WEIGHT}, LOGITS, LABELS),
+    "ignored": (nn.CrossEntropyLoss, {"ignore_index": 1}, LOGITS, LABELS),
+    "smooth and weighted": (
+        nn.CrossEntropyLoss,
+        {"weight": WEIGHT, "ignore_index": 2, "label_smoothing": 0.2},
+        LOGITS,
+        LABELS,
+    ),
+    "places": (nn.CrossEntropyLoss, {"weight": WEIGHT, "ignore_index": 0}, PLACES, PLACE_LABELS),
+    "negative ignored index": (
+        nn.CrossEntropyLoss,
+        {"weight": WEIGHT, "ignore_index": -100},
+        LOGITS,
+        torch.where(LABELS == 1, -100, LABELS),
+    ),
+    "probabilities": (nn.CrossEntropyLoss, {"weight": WEIGHT}, LOGITS, PROBABILITIES),
+    "nll": (nn.NLLLoss, {"weight": WEIGHT, "ignore_index": 1}, LOGITS, LABELS),
+    "mse": (nn.MSELoss, {}, LOGITS, REAL),
+    "l1": (nn.L1Loss, {}, LOGITS, REAL),
+    "smooth l1": (nn.SmoothL1Loss, {"beta": 0.3}, LOGITS, REAL),
+    "huber": (nn.HuberLoss, {"delta": 0.3}, LOGITS, REAL),
+    "bce": (nn.BCELoss, {}, PROBABILITIES / 2, BITS),
+    "bce with logits": (nn.BCEWithLogitsLoss, {"pos_weight": WEIGHT}, LOGITS, BITS),
+    "kl": (nn.KLDivLoss, {"reduction": "batchmean"}, LOGITS, PROBABILITIES),
+    "kl of places": (
+        nn.KLDivLoss,
+        {"reduction": "batchmean", "log_target": True},
+        PLACES,
+        PLACES.log_softmax(1),
+    ),
+    "poisson": (nn.PoissonNLLLoss, {}, LOGITS, BITS),
+    "soft margin": (nn.SoftMarginLoss, {}, LOGITS, SIGNS),
+    "hinge": (nn.HingeEmbeddingLoss, {}, LOGITS, SIGNS),
+    "multi margin": (nn.MultiMarginLoss, {"weight": WEIGHT}, LOGITS, LABELS),
+    "multi label": (nn.MultiLabelSoftMarginLoss, {"weight": WEIGHT}, LOGITS, BITS),
+}
+
+
+@pytest.mark.parametrize("name", TORCH_LOSSES)
+def test_torchs_mean_whatever_the_batches(name):
+    kind, options, inputs, target = TORCH_LOSSES[name]
+    expected = float(kind(**options)(1.5 * inputs, target))
+    for batch_size in (1, 4, 11):
+        assert mean_of(kind(**options), (inputs, target), batch_size) == pytest.approx(
+            expected, rel=1e-12
+        )
+
+
+@pytest.mark.parametrize("name", [name for name in TORCH_LOSSES if not name.startswith("kl")])
+def test_a_sum_is_divided_by_the_terms_of_the_mean(name):
+    kind, options, inputs, target = TORCH_LOSSES[name]
+    expected = float(kind(**options)(1.5 * inputs, target))
+    value = mean_of(kind(**options, reduction="sum"), (inputs, target))
+    assert value == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        functional.cross_entropy,
+        partial(functional.cross_entropy, weight=WEIGHT, ignore_index=2),
+        partial(functional.cross_entropy, reduction="sum"),
+        functional.nll_loss,
+        partial(functional.nll_loss, ignore_index=0),
+    ],
+)
+def test_torchs_functions_are_its_losses(function):
+    mean = partial(function, reduction="mean")
+    expected = float(mean(1.5 * LOGITS, LABELS))
+    assert mean_of(function, (LOGITS, LABELS), 3) == pytest.approx(expected, rel=1e-12)
+
+
+def test_class_weights_follow_the_type_of_the_objective():
+    loss = nn.CrossEntropyLoss(weight=CLASS_WEIGHTS[:3].float())
+    model = seeded(lambda: nn.Linear(3, 3), 1).float()
+    for dtype in (torch.float64, torch.float32):
+        objective = tw.ModelObjective(model, loss, (LOGITS, LABELS), dtype=dtype)
+        theta = objective.space.flatten(model)
+        expected = float(loss.double()(model.double()(LOGITS), LABELS).detach())
+        assert objective.value(theta) == pytest.approx(expected, rel=1e-6)
+        model, loss = model.float(), loss.float()
+
+
+def test_the_users_loss_is_not_changed():
+    loss = nn.CrossEntropyLoss(weight=CLASS_WEIGHTS[:3].float())
+    mean_of(loss, (LOGITS, LABELS))
+    assert loss.reduction == "mean"
+    assert loss.weight.dtype == torch.float32
+
+
+# --- functions that a user writes -----------------------------------------------------------
+
+
+def squares(out, y, reduction):
+    return functional.mse_loss(out, y, reduction=reduction)
+
+
+def rows_mean(out, y):
+    return (out - y).square().sum(1).mean()
+
+
+def rows_sum(out, y):
+    return (out - y).square().sum()
+
+
+EXPECTED_ROWS = float((1.5 * LOGITS - REAL).square().sum(1).mean())
+
+
+class Rows(nn.Module):
+    def forward(self, out, y):
+        return rows_mean(out, y)
+
+
+class Caller:
+    def __call__(self, out, y):
+        return rows_sum(out, y)
+
+
+class Unheeding(nn.MSELoss):
+    """A subclass that does not heed `reduction`."""
+
+    def forward(self, out, y):
+        return rows_mean(out, y)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        rows_mean,
+        rows_sum,
+        lambda out, y: (rows_sum(out, y), len(out)),
+        lambda out, y: (float(rows_sum(out.detach(), y)), torch.tensor(len(out))),
+        lambda out, y: rows_mean(out, y).item(),
+        lambda out, y: rows_mean(out, y)[None],
+        Rows(),
+        Caller(),
+        Unheeding(),
+        lambda model, batch: (rows_sum(model(batch[0]), batch[1]), len(batch[1])),
+        lambda net, batch: (rows_sum(net(batch[0]), batch[1]), len(batch[1])),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 4, 11])
+def test_a_users_function_is_a_mean_over_examples(loss, batch_size):
+    assert mean_of(loss, (LOGITS, REAL), batch_size) == pytest.approx(EXPECTED_ROWS, rel=1e-12)
+
+
+@pytest.mark.parametrize("first", [0.0, math.nan, math.inf])
+def test_a_first_batch_that_tells_nothing_decides_nothing(first):
+    # A sum taken for a mean would come out larger by the size of a batch.
+    def hinge(out, y):
+        return out.clamp(min=0).sum()
+
+    x = torch.cat([torch.full((4, 1), -1.0), torch.arange(1.0, 5.0)[:, None]]).double()
+    objective = tw.ModelObjective(
+        Identity().double(),
+        lambda out, y: hinge(out, y) + y.sum(),
+        (x, torch.zeros(8, 1)),
+        batch_size=4,
+    )
+    theta = torch.tensor([1.5], dtype=torch.float64)
+    assert objective.value(theta) == pytest.approx(1.5 * 10 / 8)
+    y = torch.tensor([first] * 4 + [0.0] * 4)[:, None]
+    worse = tw.ModelObjective(
+        Identity().double(),
+        lambda out, y: hinge(out, y) + y.sum(),
+        {"a": (x, y), "b": (x, 0 * x)},
+        batch_size=4,
+    )
+    evaluation = worse.evaluate(theta)
+    assert evaluation.loss["b"] == pytest.approx(1.5 * 10 / 8)
+    assert evaluation.loss["a"] == pytest.approx(
+        evaluation.loss["b"] if first == 0 else first, nan_ok=True
+    )
+
+
+def test_one_example_first_decides_nothing():
+    data = {"train": (LOGITS[:1], REAL[:1]), "valid": (LOGITS, REAL)}
+    objective = tw.ModelObjective(Identity().double(), rows_sum, data)
+    assert objective.evaluate(torch.tensor([1.5])).loss["valid"] == pytest.approx(EXPECTED_ROWS)
+
+
+def test_a_metric_that_starts_at_zero_is_still_understood():
+    def wrong(out, y):
+        return (out.argmax(1) != y).sum()
+
+    labels = (1.5 * LOGITS).argmax(1)
+    labels[4:] = (labels[4:] + 1) % 3
+    objective = tw.ModelObjective(
+        Identity().double(),
+        nn.CrossEntropyLoss(),
+        (LOGITS, labels),
+        metrics={"wrong": wrong},
+        batch_size=4,
+    )
+    metrics = objective.evaluate(torch.tensor([1.5])).metrics
+    assert metrics["wrong"]["train"] == pytest.approx(7 / 11)
+
+
+def test_gradients_of_a_users_function_need_no_value_first():
+    objective = tw.ModelObjective(Identity().double(), rows_sum, (LOGITS, REAL), batch_size=4)
+    expected = float((2 * (1.5 * LOGITS - REAL) * LOGITS).sum() / EXAMPLES)
+    assert float(objective.gradient([1.5])) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("loss", "error", "message"),
+    [
+        (
+            "mse",
+            TypeError,
+            "A loss is a torch.nn loss or a function; .* is a str. Pass for example",
+        ),
+        (
+            nn.MSELoss(reduction="none"),
+            ValueError,
+            "must return one number a batch.*reduction='none'",
+        ),
+        (nn.CTCLoss(), TypeError, "called as .output, target.; 'CTCLoss' needs other arguments"),
+        (nn.TripletMarginLoss(), TypeError, "'TripletMarginLoss' needs other arguments. Pass"),
+        (
+            lambda out, y: (out - y).square().mean(1),
+            ValueError,
+            r"must return one number a batch; .*returns shape \(4,\)\. Use reduction",
+        ),
+        (
+            lambda out, y: (out - y).square().mean().sqrt(),
+            ValueError,
+            "number of terms that .* averages over must be known.*neither the mean.*nor the sum",
+        ),
+        (lambda out: out.sum(), TypeError, "called as .output, target.; that failed.*`model`"),
+        (
+            lambda model, batch: torch.tensor(1.0),
+            ValueError,
+            "must return the tuple .sum, count.; got Tensor",
+        ),
+        (
+            lambda model, batch: (1.0, 2, 3),
+            ValueError,
+            "must return the tuple .sum, count.; got a tuple of 3",
+        ),
+        (
+            lambda model, batch: (torch.ones(3), 2),
+            ValueError,
+            r"one sum and one count; got shapes \(3,\) and \(\)\. Add",
+        ),
+        (
+            lambda out, y: (0.0, 0),
+            ValueError,
+            "A mean needs one term at least; 'loss' counts none on",
+        ),
+    ],
+)
+def test_losses_that_cannot_be_used(loss, error, message):
+    with pytest.raises(error, match=message):
+        mean_of(loss, (LOGITS, REAL))
+
+
+# --- the model's own loss -------------------------------------------------------------------
+
+
+class Language(nn.Module):
+    """A tiny language model that returns its own loss, reduced in one of three ways."""
+
+    def __init__(self, rule="shifted", empty=math.nan, kind=SimpleNamespace):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4)
+        self.head = nn.Linear(4, 7)
+        self.rule = rule
+        self.empty = empty
+        self.kind = kind
+
+    def terms(self, input_ids, labels):
+        """Return the losses of all places and which of them count."""
+        logits = self.head(self.embedding(input_ids))
+        if self.rule == "shifted":
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        losses = functional.cross_entropy(logits.movedim(-1, 1), labels, reduction="none")
+        return losses, labels != -100
+
+    def forward(self, input_ids, labels=None):
+        losses, counted = self.terms(input_ids, labels)
+        if self.rule == "examples":
+            loss = ((losses * counted).sum(1) / counted.sum(1)).mean()
+        elif counted.any():
+            loss = losses[counted].mean()
+        else:
+            loss = losses.sum() * 0 + self.empty
+        return self.kind(loss=loss)
+
+
+def padded(lengths, places=6):
+    ids = classes(len(lengths), places, count=7, seed=9)
+    labels = ids.clone()
+    for row, length in enumerate(lengths):
+        labels[row, length:] = -100
+    return {"input_ids": ids, "labels": labels}
+
+
+LENGTHS = {
+    "full": [6] * 11,
+    "padded": [6, 2, 3, 5, 4, 2, 6, 3, 2, 5, 4],
+    "padded late": [6] * 8 + [2, 3, 2],
+    "padded batch by batch": [6] * 4 + [3] * 4 + [2] * 3,
+}
+
+
+def token_mean(model, table):
+    losses, counted = model.terms(**table)
+    if model.rule == "examples":
+        return float(((losses * counted).sum(1) / counted.sum(1)).mean())
+    return float((losses * counted).sum() / counted.sum())
+
+
+@pytest.mark.parametrize("rule", ["shifted", "counted", "examples"])
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
+@pytest.mark.parametrize("kind", [SimpleNamespace, dict])
+def test_own_losses_weigh_what_they_average_over(rule, lengths, batch_size, kind):
+    model = seeded(lambda: Language(rule, kind=kind), 1)
+    table = padded(LENGTHS[lengths])
+    objective = tw.ModelObjective(model, None, table, batch_size=batch_size)
+    other = seeded(lambda: Language(rule), 2)
+    with torch.no_grad():
+        expected = token_mean(other, table)
+    theta = objective.space.flatten(other)
+    assert objective.value(theta) == pytest.approx(expected, rel=1e-12)
+    assert objective.value(theta) == objective.value(theta)
+    objective.check(theta)
+
+
+@pytest.mark.parametrize("empty", [math.nan, 0.0])
+def test_a_batch_without_labels_adds_nothing(empty):
+    table = padded([6, 2, 3, 0, 0, 0, 4, 5])
+    model = seeded(lambda: Language(empty=empty), 1)
+    objective = tw.ModelObjective(model, None, table, batch_size=3)
+    with torch.no_grad():
+        expected = token_mean(model, table)
+    assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_float32_is_enough_to_tell_the_shift():
+    table = padded([40, 39, 38, 40, 36, 40], places=40)
+    model = seeded(Language, 1).float()
+    objective = tw.ModelObjective(model, None, table, batch_size=2)
+    with torch.no_grad():
+        expected = token_mean(seeded(Language, 1), table)
+    assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-6)
+
+
+class Pair(nn.Module):
+    """A model of positional inputs that returns its own loss."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.net = nn.Linear(3, 3)
+        self.reduction = reduction
+
+    def forward(self, x, y):
+        return {"loss": functional.mse_loss(self.net(x), y, reduction=self.reduction)}
+
+
+def test_own_losses_of_models_with_positional_inputs():
+    model = seeded(Pair, 1)
+    objective = tw.ModelObjective(model, None, (LOGITS, REAL), batch_size=4)
+    expected = float(model(LOGITS, REAL)["loss"].detach())
+    assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("build", "data", "message"),
+    [
+        (lambda: Pair("sum"), (LOGITS, REAL), "is neither the labels .* nor the examples. Pass"),
+        (lambda: Pair("none"), (LOGITS, REAL), "output with a scalar `loss`; got dict without one"),
+        (lambda: nn.Bilinear(3, 3, 1), (LOGITS, REAL), "scalar `loss`; got Tensor without one"),
+    ],
+)
+def test_own_losses_that_cannot_be_used(build, data, message):
+    with pytest.raises(ValueError, match=message):
+        tw.ModelObjective(seeded(build, 1), None, data)
+
+
+def test_own_losses_whose_count_cannot_be_told():
+    # Every token costs the same under a zero head, so no experiment can tell the means apart.
+    model = seeded(Language, 1)
+    nn.init.zeros_(model.head.weight)
+    nn.init.zeros_(model.head.bias)
+    model.head.bias.data.fill_(0.3)
+    model.rule = "counted"
+    with pytest.raises(ValueError, match=r"cannot be told from these batches. Pass"):
+        tw.ModelObjective(model, None, padded(LENGTHS["padded"]), batch_size=4)
+
+
+# --- the error rate -------------------------------------------------------------------------
+
+
+def rate(output, target):
+    wrong, count = tw.error_rate(output, target)
+    assert (wrong.dtype, count.dtype) == (torch.float64, torch.float64)
+    return float(wrong / count)
+
+
+def test_error_rate_of_classes():
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 4.0], [5.0, 6.0, 1.0], [0.0, 0.0, 1.0]])
+    assert rate(logits, torch.tensor([0, 1, 1, 2])) == 0.25
+    assert rate({"logits": logits}, torch.tensor([1, 1, 1, 2])) == 0.5
+    assert rate(SimpleNamespace(logits=logits), torch.tensor([0, 2, 1, 2])) == 0.0
+
+
+def test_error_rate_of_class_probabilities():
+    target = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])
+    assert rate(torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]), target) == 0.5
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.bool])
+@pytest.mark.parametrize("column", [True, False])
+def test_error_rate_of_one_logit(shape, dtype, column):
+    logits = torch.tensor([2.0, -1.0, 3.0, -4.0]).reshape(shape if column else (4, 1))
+    target = torch.tensor([1, 1, 1, 0]).to(dtype).reshape(shape)
+    assert rate(logits, target) == 0.25
+
+
+def test_error_rate_of_places_counts_neither_padding_nor_less():
+    logits = torch.zeros(2, 3, 4)
+    logits[:, 1] = 1.0
+    target = torch.tensor([[1, 1, 0, -100], [1, 2, -100, -100]])
+    assert rate(logits, target) == pytest.approx(2 / 5)
+
+
+@pytest.mark.parametrize(
+    ("logits", "target"),
+    [
+        (torch.full((2, 3), math.nan), torch.tensor([0, 1])),
+        (torch.full((2, 3), math.nan), torch.eye(3)[:2]),
+        (torch.full((2,), math.nan), torch.tensor([0, 1])),
+        (torch.full((2, 1), math.nan), torch.tensor([0.0, 1.0])),
+    ],
+)
+def test_nan_is_always_wrong(logits, target):
+    assert rate(logits, target) == 1.0
+
+
+# --- batches and outputs --------------------------------------------------------------------
+
+
+def test_split_batch():
+    x, y, z = torch.ones(2), torch.zeros(2), torch.full((2,), 2.0)
+    assert split_batch((x, y)) == ((x,), {}, y)
+    assert split_batch((x, y, z)) == ((x, y), {}, z)
+    assert split_batch(x) == ((x,), {}, x)
+    assert split_batch((x,)) == ((x,), {}, x)
+    assert split_batch(((x, y), z)) == ((x, y), {}, z)
+    assert split_batch(({"a": x}, z)) == ((), {"a": x}, z)
+    for key in ("labels", "label", "targets", "target", "y"):
+        assert split_batch({"a": x, key: y}) == ((), {"a": x}, y)
+    assert split_batch({"a": x}) == ((), {"a": x}, None)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        {"logits": LOGITS, "loss": torch.ones(())},
+        {"out": LOGITS},
+        SimpleNamespace(logits=LOGITS),
+        (LOGITS, "state"),
+        [LOGITS],
+    ],
+)
+def test_the_prediction_of_an_output(output):
+    assert prediction(output) is LOGITS
+
+
+def test_an_output_without_prediction():
+    with pytest.raises(TypeError, match="must be a tensor or hold one called 'logits'; got dict"):
+        prediction({"scores": LOGITS})
+
+
+def test_a_table_without_target():
+    with pytest.raises(ValueError, match=r"has none of the keys labels, label.*Rename it"):
+        mean_of(nn.MSELoss(), {"x": LOGITS})
+
+
+def test_a_metric_is_called_so_in_messages():
+    with pytest.raises(
+        TypeError, match=r"A metric is a torch.nn loss or a function; 'error' is a int"
+    ):
+        criterion(3, "metric", "error")
