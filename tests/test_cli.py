@@ -61,9 +61,7 @@ def test_version_and_list_load_no_torch():
         "import sys; from thalweg.cli import main; main(['--version']); main(['list']);"
         "sys.exit('torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stdout.startswith(f"thalweg {tw.__version__}\ndemo ")
     assert "interp-highres" in done.stdout

@@ -334,7 +334,7 @@ def _illustrate(record: "Record", folder: Path) -> None:
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in figures_of(record).items():
         for suffix in ("png", "pdf"):
-            draw(figure, folder / "figures" / f"{name}.{suffix}")
+            draw(figure, folder / "figures" / f"{name}.{suffix}", caption=True)
     write([record], folder / "report.html")
 
 

@@ -285,3 +285,11 @@ def test_levels_hold_all_values(low, factor, log):
 )
 def test_numbers_of_logarithmic_scales(value, text):
     assert _plain_number(value) == text
+
+
+def test_a_caption_is_written_below_the_picture_when_asked_for():
+    figure = figure_of(make_history(), caption="Cost of a network. " * 12)
+    bare, captioned = _canvas(figure), _canvas(figure, caption=True)
+    assert captioned.get_supxlabel().startswith("Cost of a network.")
+    assert bare.get_supxlabel() == ""
+    assert captioned.get_figheight() > bare.get_figheight()

@@ -433,3 +433,19 @@ def test_every_result_of_a_record_has_its_figure():
 def test_what_has_no_plot_is_refused():
     with pytest.raises(TypeError, match="shows a Profile, a Surface or a History; got ndarray"):
         figure_of(np.zeros(3))
+
+
+def test_captions_say_which_run_they_belong_to():
+    profile = Profile(alpha=[0.0, 1.0], loss=[2.0, 1.0])
+    asked = {"data": "digits", "seed": 3}
+    record = Record(study="line", scale="smoke", asked=asked, results={"only": profile})
+    figure = figures_of(record)["only"]
+    assert figure.caption.endswith("Study line, scale smoke, data digits, seed 3.")
+    assert figures_of(Record(study="line", results={"only": profile}))["only"].caption.endswith(
+        "Study line."
+    )
+
+
+def test_a_monte_carlo_profile_is_called_one():
+    drawn = Profile(alpha=[0.0, 1.0], loss=[2.0, 1.0], samples={"train": [[2.0, 1.0]]})
+    assert figure_of(drawn).title == "Cost with dropout along the line from start to end"

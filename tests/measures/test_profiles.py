@@ -1,5 +1,7 @@
+import copy
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -404,4 +406,6 @@ def test_a_barrier_is_a_number_that_knows_its_place():
     assert abs(wall - 1.5) == 0.5
     assert type(wall.height) is float
     assert (wall.alpha, wall.baseline) == (0.25, "linear")
+    assert copy.copy(wall).alpha == 0.25
+    assert pickle.loads(pickle.dumps(wall)).alpha == 0.25  # noqa: S301 (our own bytes)
     assert repr(wall) == "Barrier(height=2.0, alpha=0.25, baseline='linear')"

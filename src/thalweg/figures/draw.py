@@ -40,6 +40,7 @@ _FORMATS: dict[str, Format] = {".png": "png", ".pdf": "pdf", ".svg": "svg"}
 
 _CM = 1 / 2.54
 _WIDTH, _PANEL = 9.0, 5.6  # cm: the width of a column, the height of a full panel
+_CAPTION_LETTERS = 76  # of the smallest print, that fit into the width
 _LETTER, _STOREYS = 0.019, 3  # width of a letter as a share of a panel; lines of names
 _MAP_WIDTH, _MAP_WORDS, _MAP_HEIGHT = 7.3, 2.4, 16.0  # cm: of a map, of what surrounds it
 _DPI = 300
@@ -91,7 +92,13 @@ _STYLE = {
 }
 
 
-def draw(what: Figure | Result, path: str | os.PathLike[str], *, log: bool | None = None) -> Path:
+def draw(
+    what: Figure | Result,
+    path: str | os.PathLike[str],
+    *,
+    log: bool | None = None,
+    caption: bool = False,
+) -> Path:
     """Draw a figure, or the figure of a result, to a file.
 
     The file is 9 cm wide, the width of a journal's column. A PDF embeds its fonts. Title and
@@ -101,6 +108,7 @@ def draw(what: Figure | Result, path: str | os.PathLike[str], *, log: bool | Non
         what: A figure, or a Profile, Surface or History.
         path: Ends in `.png` (300 dots per inch), `.pdf` or `.svg`.
         log: Whether the cost of a result has a logarithmic scale; see `figure_of`.
+        caption: Whether to write the caption below the picture as well.
 
     Returns:
         The path of the file.
@@ -131,19 +139,20 @@ def draw(what: Figure | Result, path: str | os.PathLike[str], *, log: bool | Non
             "Give it to `figure_of` instead."
         )
     figure = what if isinstance(what, Figure) else figure_of(what, log=log)
-    write_atomically(path, render(figure, form))
+    write_atomically(path, render(figure, form, caption=caption))
     return path
 
 
-def render(figure: Figure, form: Format) -> bytes:
+def render(figure: Figure, form: Format, *, caption: bool = False) -> bytes:
     """Return the picture of a figure as the bytes of a file.
 
     Args:
         figure: What to draw.
         form: `"png"`, `"pdf"` or `"svg"`.
+        caption: Whether to write the caption below the picture as well.
     """
     with matplotlib.style.context(["default", _STYLE]):
-        canvas = _canvas(figure)
+        canvas = _canvas(figure, caption)
         buffer = BytesIO()
         canvas.savefig(buffer, format=form, dpi=_DPI, metadata=_metadata(figure, form))
     return buffer.getvalue()
@@ -158,15 +167,19 @@ def _metadata(figure: Figure, form: Format) -> dict[str, Any]:
     return {"Title": figure.title, "Description": figure.caption, "Date": None}
 
 
-def _canvas(figure: Figure) -> Canvas:
+def _canvas(figure: Figure, caption: bool = False) -> Canvas:
     """Lay out the panels and draw each."""
     heights = [max(_height(panel) for panel in row) for row in figure.rows]
     title = textwrap.wrap(figure.title, 42)  # letters that fit into the width
-    height = sum(heights) + 0.1 + 0.4 * len(title)
+    words = textwrap.wrap(figure.caption, _CAPTION_LETTERS) if caption else []
+    height = sum(heights) + 0.1 + 0.4 * len(title) + 0.27 * len(words)
     canvas = Canvas(figsize=(_WIDTH * _CM, height * _CM), layout="constrained")
     FigureCanvasAgg(canvas)
     if title:
         canvas.suptitle("\n".join(title), x=0.015, ha="left", fontsize=8.5, weight="bold")
+    if words:
+        style = {"x": 0.015, "ha": "left", "fontsize": 6, "color": _SOFT, "linespacing": 1.3}
+        canvas.supxlabel("\n".join(words), **style)
     columns = math.lcm(*(len(row) for row in figure.rows))
     grid = canvas.add_gridspec(len(figure.rows), columns, height_ratios=heights)
     named: set[int] = set()  # ranks whose curves have a name already

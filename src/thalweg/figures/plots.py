@@ -5,6 +5,7 @@ The kind of plot follows from the type of the result, so no study contains plott
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def figure_of(
 def figures_of(record: Record, *, log: bool | None = None) -> dict[str, Figure]:
     """Return the figure of each result of a record, by the name of the result.
 
-    Figures that would have the same title get the name of their result in it.
+    Figures that would have the same title get the name of their result in it, and all
+    captions say which run of which study they belong to.
 
     Args:
         record: As `open_record` gives it.
@@ -97,12 +99,23 @@ def figures_of(record: Record, *, log: bool | None = None) -> dict[str, Figure]:
     """
     figures = {name: figure_of(result, log=log) for name, result in record.results.items()}
     titles = [figure.title for figure in figures.values()]
+    for name, figure in figures.items():
+        if titles.count(figure.title) > 1:
+            title = f"{figure.title} ({name})"
+            figures[name] = figure_of(record.results[name], log=log, title=title)
+    run = _run_words(record)
     return {
-        name: figure
-        if titles.count(figure.title) == 1
-        else figure_of(record.results[name], log=log, title=f"{figure.title} ({name})")
+        name: replace(figure, caption=_joined(figure.caption, run))
         for name, figure in figures.items()
     }
+
+
+def _run_words(record: Record) -> str:
+    """Say which run a figure belongs to."""
+    facts = [f"Study {record.study}"]
+    facts += [f"scale {record.scale}"] if record.scale else []
+    facts += [f"{key} {record.asked[key]}" for key in ("data", "seed") if key in record.asked]
+    return _sentence(", ".join(facts))
 
 
 # Profiles
@@ -126,11 +139,12 @@ def _profile_figure(profile: Profile, log: bool) -> Figure:
         rows.append(tuple(_window_panel(main, window) for window in windows))
     named = len(profile.labels) > 1
     ends = f"from {profile.labels[0]} to {profile.labels[-1]}" if named else ""
+    cost = "Cost with dropout" if profile.samples else "Cost"
     length = (
         "" if profile.length is None else f"Length {ends or 'of the line'}: {profile.length:.4g}."
     )
     return Figure(
-        title=f"Cost along the line {ends}" if named else "Cost along a line",
+        title=f"{cost} along the line {ends}" if named else f"{cost} along a line",
         caption=_joined(
             _data_words(profile.provenance, profile.loss),
             _model_words(profile.provenance),

@@ -68,6 +68,9 @@ class Barrier(float):
         made.baseline = baseline
         return made
 
+    def __getnewargs__(self) -> tuple[float, float, str]:  # type: ignore[override]
+        return (float(self), self.alpha, self.baseline)
+
     @property
     def height(self) -> float:
         """The excess, as a plain number."""
