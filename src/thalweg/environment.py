@@ -1,4 +1,4 @@
-"""What a result was made with: versions, device, type, threads and time."""
+"""The machine that computes: its devices, and what a result was made with."""
 
 import platform
 from collections.abc import Mapping
@@ -11,7 +11,29 @@ import torch
 from thalweg._version import __version__
 from thalweg.results import Provenance
 
-__all__ = ["provenance"]
+__all__ = ["provenance", "usable_device"]
+
+
+def usable_device(name: torch.device | str) -> torch.device:
+    """Return a device, after making sure that torch can compute on it here.
+
+    Raises:
+        ValueError: If there is no such device, or torch was built without support for it.
+
+    Example:
+        >>> usable_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"A device that torch can use here is needed; got {str(name)!r} ({reason}). "
+            "Use 'cpu', or install a build of torch for your accelerator."
+        ) from error
+    return device
 
 
 def provenance(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from thalweg.environment import provenance
+from thalweg.environment import provenance, usable_device
 from thalweg.problems.networks import project_columns
 from thalweg.problems.recipes import Recipe
 from thalweg.progress import Progress
@@ -123,7 +123,7 @@ def train(
     epochs = recipe.epochs if epochs is None else epochs
     patience = recipe.patience if patience is None else patience
     _check(splits, epochs, patience)
-    device = torch.device(device)
+    device = usable_device(device)
     model.to(device)
     descent = _Descent(model, recipe, seed)
     data = _placed(splits, device, descent.dtype)

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from thalweg.environment import usable_device
 from thalweg.errors import NonDeterministicObjectiveError
 from thalweg.objectives.batch_norm import (
     POLICIES,
@@ -101,7 +102,7 @@ class ModelObjective(Objective):
         model = plain_module(model)
         self.space = ParameterSpace.of(model)
         first = next(p for p in model.parameters() if p.requires_grad)
-        self.device = torch.device(first.device if device is None else device)
+        self.device = usable_device(first.device if device is None else device)
         self.dtype = first.dtype if dtype is None else dtype
         criteria = [criterion(loss, "loss", _name_of(loss))]
         for name, metric in (metrics or {}).items():
