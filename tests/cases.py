@@ -237,7 +237,7 @@ class ModelCase:
         """Return a copy of the model whose trainable parameters are those of a point."""
         model = copy.deepcopy(self.model()).eval()
         trainable = [p for p in model.parameters() if p.requires_grad]
-        nn.utils.vector_to_parameters(theta.double(), trainable)
+        nn.utils.vector_to_parameters(theta.double().clone(), trainable)
         return model
 
 

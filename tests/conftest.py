@@ -1,8 +1,12 @@
 import pytest
-import torch
+from hypothesis import settings
 from torch import Tensor
 
 from cases import MODELS, ModelCase
+
+# The same examples in every run, and no test that depends on how fast the machine is.
+settings.register_profile("thalweg", deadline=None, derandomize=True)
+settings.load_profile("thalweg")
 
 
 @pytest.fixture(params=MODELS.values(), ids=MODELS)
@@ -15,9 +19,3 @@ def case(request: pytest.FixtureRequest) -> ModelCase:
 def classification() -> tuple[Tensor, Tensor]:
     """Inputs and classes for a network of three inputs and three outputs."""
     return MODELS["perceptron"].data()
-
-
-@pytest.fixture
-def perceptron() -> torch.nn.Module:
-    """A network of three inputs and three outputs."""
-    return MODELS["perceptron"].model()

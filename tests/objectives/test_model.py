@@ -43,7 +43,7 @@ def test_batch_size_changes_nothing(case, batch_size):
     assert case.objective(batch_size=batch_size).value(theta) == pytest.approx(whole, rel=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(1, 10), unique=True, max_size=10).map(sorted))
 def test_any_cut_of_the_data_gives_the_same_value(cuts):
     case = MODELS["sequences"]
