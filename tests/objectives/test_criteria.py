@@ -9,7 +9,8 @@ from torch.nn import functional
 
 import thalweg as tw
 from cases import CLASS_WEIGHTS, EXAMPLES, classes, normal, seeded
-from thalweg.objectives.criteria import criterion, prediction, split_batch
+from thalweg.objectives.criteria import criterion
+from thalweg.objectives.terms import prediction, split_batch
 
 WEIGHT = CLASS_WEIGHTS[:3].double()
 

@@ -23,10 +23,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["BatchNormPolicy", "interpolated", "normalisation_layers", "population_statistics"]
+from thalweg.objectives.batches import Split, examples_in
+
+__all__ = [
+    "BatchNormPolicy",
+    "batch_norm_policy",
+    "interpolated",
+    "normalisation_layers",
+    "population_statistics",
+    "reject_single_examples",
+]
 
 BatchNormPolicy = Literal["recalibrate", "interpolate", "stored", "batch"]
-POLICIES: tuple[str, ...] = get_args(BatchNormPolicy)
+_POLICIES: tuple[str, ...] = get_args(BatchNormPolicy)
 
 # Above this many bytes for the largest input of a layer, the split is not passed as one batch.
 _ONE_PASS_BYTES = 1 << 30
@@ -41,6 +50,31 @@ def normalisation_layers(model: nn.Module) -> dict[str, _BatchNorm]:
         for name, layer in model.named_modules()
         if isinstance(layer, _BatchNorm) and layer.running_mean is not None
     }
+
+
+def batch_norm_policy(policy: Any, model: nn.Module) -> BatchNormPolicy | None:
+    """Check the batch_norm argument; None where the model has no such layers."""
+    if policy is not None and policy not in _POLICIES:
+        raise ValueError(
+            f"`batch_norm` must be one of {', '.join(map(repr, _POLICIES))}; got {policy!r}. "
+            "Leave it out for 'recalibrate'."
+        )
+    if policy == "batch" and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        return "batch"  # also of layers without running statistics
+    if not normalisation_layers(model):
+        return None
+    chosen: BatchNormPolicy = "recalibrate" if policy is None else policy
+    return chosen
+
+
+def reject_single_examples(splits: Sequence[Split]) -> None:
+    """Raise for batches that have no statistics of their own."""
+    for split in splits:
+        if any(examples_in(batch) < 2 for batch in split.batches):
+            raise ValueError(
+                "batch_norm='batch' needs two examples a batch at least; split "
+                f"{split.name!r} has a batch of one. Choose another `batch_size`."
+            )
 
 
 def interpolated(

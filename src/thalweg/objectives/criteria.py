@@ -10,35 +10,29 @@ neither is an error, never a guess.
 import copy
 import functools
 import inspect
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.objectives.batches import Split, examples_in, narrow
+from thalweg.objectives.batches import examples_in, narrow
+from thalweg.objectives.own_loss import OwnLoss
+from thalweg.objectives.terms import (
+    TRIAL_TOLERANCE,
+    Criterion,
+    SumAndCount,
+    count_of,
+    prediction,
+    target_of,
+)
 
-__all__ = ["Criterion", "OwnLoss", "criterion", "error_rate", "prediction", "split_batch"]
+__all__ = ["criterion", "error_rate"]
 
-SumAndCount = tuple[Tensor, Tensor]
-
-
-class Criterion(Protocol):
-    """A loss or metric of one batch as a sum and a count, both float64 scalars."""
-
-    needs_output: bool
-
-    def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
-        """Evaluate one batch; `output` is None where it is not needed."""
-        ...
-
-
-_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+# Names by which a function of (model, batch) gives itself away.
 _MODEL_NAMES = ("model", "module", "net", "network")
-_TRIAL_EXAMPLES = 32
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+_BATCH_NAMES = ("batch",)
 
 
 def error_rate(output: Any, target: Tensor) -> SumAndCount:
@@ -65,7 +59,7 @@ def error_rate(output: Any, target: Tensor) -> SumAndCount:
     elif same or logits.shape == (*target.shape, 1):
         # A comparison with NaN has no winner, although > and argmax name one.
         wrong = ((logits > 0) != (target.reshape(logits.shape) > 0.5)) | logits.isnan()
-        return wrong.double().sum(), _number(wrong.numel(), wrong)
+        return wrong.double().sum(), count_of(wrong.numel(), wrong)
     counted = target != -100
     wrong = ((logits.argmax(1) != target) | logits.isnan().any(1)) & counted
     return wrong.double().sum(), counted.double().sum()
@@ -76,8 +70,8 @@ def criterion(loss: Any, kind: Literal["loss", "metric"], name: str) -> Criterio
 
     Args:
         loss: A torch loss module; a function `(output, target)` that returns one number, or
-            `(sum, count)`; a function `(model, batch) → (sum, count)`, told by the name of
-            its first parameter; or None for the `loss` that the model itself returns. A
+            `(sum, count)`; a function `(model, batch) → (sum, count)`, told by the names of
+            its parameters; or None for the `loss` that the model itself returns. A
             metric may also return one value an example.
         kind: Whether a vector is allowed.
         name: What to call it in messages.
@@ -108,47 +102,6 @@ def criterion(loss: Any, kind: Literal["loss", "metric"], name: str) -> Criterio
     return _PlainFunction(loss, kind, name)
 
 
-def split_batch(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """Return positional inputs, named inputs and target of a batch.
-
-    `(x, y)` calls `model(x)`, `(x₁, x₂, y)` calls `model(x₁, x₂)`; where x is a tuple or a
-    mapping, its parts are the inputs. A single tensor is input and target. A mapping is
-    passed by name, without its labels.
-    """
-    if isinstance(batch, Mapping):
-        key = next((key for key in _TARGET_KEYS if key in batch), None)
-        named = {name: value for name, value in batch.items() if name != key}
-        return (), named, batch[key] if key is not None else None
-    if isinstance(batch, Tensor):
-        return (batch,), {}, batch
-    inputs, target = (batch[:-1], batch[-1]) if len(batch) > 1 else (batch, batch[0])
-    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-        return (), dict(inputs[0]), target
-    if len(inputs) == 1 and isinstance(inputs[0], tuple | list):
-        return tuple(inputs[0]), {}, target
-    return tuple(inputs), {}, target
-
-
-def prediction(output: Any) -> Tensor:
-    """Return the prediction tensor of a model's output: itself, or its `logits` (or `out`).
-
-    Raises:
-        TypeError: If there is none.
-    """
-    if isinstance(output, Tensor):
-        return output
-    for key in ("logits", "out", "output", "prediction"):
-        value = output.get(key) if isinstance(output, Mapping) else getattr(output, key, None)
-        if isinstance(value, Tensor):
-            return value
-    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
-        return output[0]
-    raise TypeError(
-        "The output of the model must be a tensor or hold one called 'logits'; got "
-        f"{type(output).__name__}. Pass a loss `(model, batch) → (sum, count)`."
-    )
-
-
 class _TorchLoss:
     """One of torch's losses: summed term by term in float64, counted as torch counts."""
 
@@ -160,7 +113,7 @@ class _TorchLoss:
         self.per_example = loss.reduction == "batchmean"
 
     def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
-        target = _target(batch)
+        target = target_of(batch)
         predicted = prediction(output)
         self.terms.to(predicted.device, predicted.dtype)  # its class weights, if any
         terms = self.terms(predicted, target)
@@ -169,11 +122,11 @@ class _TorchLoss:
     def _count(self, predicted: Tensor, target: Tensor, terms: Tensor) -> Tensor:
         """Return the denominator of torch's mean."""
         if self.per_example:
-            return _number(predicted.shape[0], terms)
+            return count_of(predicted.shape[0], terms)
         if not isinstance(self.terms, nn.CrossEntropyLoss | nn.NLLLoss):
-            return _number(terms.numel(), terms)
+            return count_of(terms.numel(), terms)
         if target.is_floating_point():  # class probabilities: one term a distribution
-            return _number(terms.numel(), terms)
+            return count_of(terms.numel(), terms)
         counted = target != self.terms.ignore_index
         if self.terms.weight is None:
             return counted.double().sum()
@@ -193,13 +146,13 @@ class _PlainFunction:
         self.reduction: Literal["mean", "sum"] | None = None
 
     def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
-        target = _target(batch)
+        target = target_of(batch)
         try:
             value = self.function(output, target)
         except (AttributeError, TypeError) as error:
             raise TypeError(
                 f"{self.name!r} is called as (output, target); that failed: {error}. For a "
-                "function of (model, batch), call its first parameter `model`."
+                "function of (model, batch), call its parameters `model` and `batch`."
             ) from error
         if isinstance(value, tuple):
             return _pair(value, self.name)
@@ -207,13 +160,13 @@ class _PlainFunction:
         if value.numel() > 1:
             if self.kind == "loss":
                 raise ValueError(_vector_message(self.name, f"shape {tuple(value.shape)}"))
-            return value.double().sum(), _number(value.numel(), value)
+            return value.double().sum(), count_of(value.numel(), value)
         count = examples_in(target)
         if self.reduction is None:
             self.reduction = self._find_reduction(output, target, value.detach(), count)
         # Where it is still unknown the two agree: one example, or a loss of 0 or NaN.
         total = value.double().reshape(())
-        return (total * count if self.reduction == "mean" else total), _number(count, value)
+        return (total * count if self.reduction == "mean" else total), count_of(count, value)
 
     @torch.no_grad()
     def _find_reduction(
@@ -229,7 +182,7 @@ class _PlainFunction:
         ]
         mean = sum(n * value for n, value in parts) / count
         total = sum(value for _, value in parts)
-        tolerance = _TOLERANCE.get(whole.dtype, 1e-2) * abs(float(whole))
+        tolerance = TRIAL_TOLERANCE.get(whole.dtype, 1e-2) * abs(float(whole))
         fits_mean = abs(mean - float(whole)) <= tolerance
         fits_sum = abs(total - float(whole)) <= tolerance
         if fits_mean or fits_sum:
@@ -255,145 +208,6 @@ class _StepFunction:
         return _pair(self.function(model, batch), self.name)
 
 
-class OwnLoss:
-    """The `loss` in a model's own output, as Hugging Face models return it given labels.
-
-    It is a mean over one of three numbers of terms: labels that are not −100, those labels
-    after the first (language models shift them by one), or examples. `settle` finds out which.
-    """
-
-    needs_output = False
-
-    def __init__(self) -> None:
-        self.candidates: tuple[int, ...] = (0, 1, 2)
-        self.tested = False
-
-    def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
-        """Weigh the model's mean by its number of terms."""
-        value = self._value(model, batch).double()
-        count = self._counts(batch)[self.candidates[0]]
-        # A mean over no terms is NaN; their sum is not.
-        return value * count if count else torch.zeros_like(value), _number(count, value)
-
-    def settle(self, model: nn.Module, splits: Sequence[Split]) -> None:
-        """Drop the candidates for which a batch is not the mean of two parts of it.
-
-        Raises:
-            ValueError: If none is left, or several are that weigh the batches differently.
-        """
-        for batch in _trial_batches(splits):
-            for trial in (batch, _with_few_labels(batch)):
-                if len(self.candidates) > 1 or not self.tested:
-                    self._narrow_down(model, trial)
-        if not self._agree([batch for split in splits for batch in split.batches]):
-            raise ValueError(_OWN_COUNT_MESSAGE.format("cannot be told from these batches"))
-
-    def _value(self, model: nn.Module, batch: Any) -> Tensor:
-        """Return the scalar loss of the model."""
-        output = model(**batch) if isinstance(batch, Mapping) else model(*batch)
-        loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ValueError(
-                "With loss=None the model must return an output with a scalar `loss`; got "
-                f"{type(output).__name__} without one. Pass a loss, or labels in the batch."
-            )
-        return loss.reshape(())
-
-    def _counts(self, batch: Any) -> tuple[int, int, int]:
-        """Return the three candidates for the number of terms."""
-        examples = examples_in(batch)
-        labels = _class_labels(batch)
-        if labels is None:
-            return examples, examples, examples
-        counted = labels != -100
-        shifted = counted[..., 1:] if labels.ndim > 1 else counted
-        return int(counted.sum()), int(shifted.sum()), examples
-
-    def _agree(self, batches: Sequence[Any]) -> bool:
-        """Tell whether all candidates give the batches the same weights, up to a factor."""
-        rows = [[self._counts(batch)[c] for batch in batches] for c in self.candidates]
-        return all(
-            n * sum(rows[0]) == first * sum(row)
-            for row in rows[1:]
-            for n, first in zip(row, rows[0], strict=True)
-        )
-
-    def _narrow_down(self, model: nn.Module, batch: Any) -> None:
-        """Try one batch against two parts of it."""
-        examples = examples_in(batch)
-        cut = max(1, examples // 3)
-        parts = [narrow(batch, 0, cut), narrow(batch, cut, examples)]
-        if examples < 2 or (self.tested and self._agree(parts)):
-            return
-        value = self._value(model, batch)
-        whole = float(value)
-        if not math.isfinite(whole) or whole == 0:
-            return  # every mean of nothing is nothing
-        values = [float(self._value(model, part)) for part in parts]
-        tolerance = _TOLERANCE.get(value.dtype, 1e-2) * abs(whole)
-        fitting = []
-        for candidate in self.candidates:
-            counts = [self._counts(part)[candidate] for part in parts]
-            total = sum(n * value for n, value in zip(counts, values, strict=True) if n)
-            if sum(counts) and abs(total / sum(counts) - whole) <= tolerance:
-                fitting.append(candidate)
-        if not fitting:
-            raise ValueError(
-                _OWN_COUNT_MESSAGE.format(
-                    "is neither the labels that are not -100 nor the examples"
-                )
-            )
-        self.candidates, self.tested = tuple(fitting), True
-
-
-_OWN_COUNT_MESSAGE = (
-    "The number of terms that the model's own loss averages over must be known; it {}. Pass a "
-    "loss `(model, batch) → (sum, count)`."
-)
-
-
-def _trial_batches(splits: Sequence[Split]) -> Iterator[Any]:
-    """Iterate over batches of several examples, also where the evaluation takes single ones."""
-    for split in splits:
-        if split.whole is None:
-            yield from split.batches
-        else:
-            for start in range(0, split.examples, _TRIAL_EXAMPLES):
-                yield narrow(split.whole, start, start + _TRIAL_EXAMPLES)
-
-
-def _class_labels(batch: Any) -> Tensor | None:
-    """Return the labels of a batch that a model takes by name, where they are classes."""
-    labels = batch.get("labels") if isinstance(batch, Mapping) else None
-    return labels if isinstance(labels, Tensor) and not labels.is_floating_point() else None
-
-
-def _with_few_labels(batch: Any) -> Any:
-    """Keep one label of a sequence in the first part of a batch and two in the rest.
-
-    On whole sequences the candidates differ by so little that rounding could hide it.
-    """
-    labels = _class_labels(batch)
-    if labels is None or labels.ndim < 2:
-        return batch
-    few = labels.clone()
-    few[: max(1, len(few) // 3), 1:] = -100
-    few[:, 2:] = -100
-    return {**batch, "labels": few}
-
-
-def _target(batch: Any) -> Any:
-    """Return the target of a batch, or raise where there is none."""
-    target = split_batch(batch)[2]
-    if target is None:
-        raise ValueError(
-            "A loss of (output, target) needs a target; the batch has none of the keys "
-            f"{', '.join(_TARGET_KEYS)}. Rename it, or pass a loss `(model, batch) → "
-            "(sum, count)`."
-        )
-    return target
-
-
 def _takes_model(loss: Any) -> bool:
     """Tell a function of (model, batch) by the name of its first parameter."""
     if isinstance(loss, nn.Module):
@@ -402,7 +216,9 @@ def _takes_model(loss: Any) -> bool:
         names = list(inspect.signature(loss).parameters)
     except (TypeError, ValueError):
         return False
-    return bool(names) and names[0] in _MODEL_NAMES
+    if len(names) < 2:
+        return False
+    return names[0] in _MODEL_NAMES or names[1] in _BATCH_NAMES
 
 
 def _as_module(loss: Any) -> Any:
@@ -473,11 +289,6 @@ def _part(output: Any, start: int, stop: int) -> Any:
         if isinstance(value, Tensor):
             setattr(part, name, narrow(value, start, stop))
     return part
-
-
-def _number(count: int, like: Tensor) -> Tensor:
-    """Return a count as a float64 scalar on the device of a tensor."""
-    return torch.tensor(float(count), dtype=torch.float64, device=like.device)
 
 
 def _vector_message(name: str, came: str) -> str:

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from thalweg.objectives.random_state import preserved_random_state
 
-__all__ = ["MonteCarlo"]
+__all__ = ["MonteCarlo", "dropout_policy"]
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,15 @@ class MonteCarlo:
         with preserved_random_state():
             torch.manual_seed(int(seed[0]) << 32 | int(seed[1]))
             yield
+
+
+def dropout_policy(dropout: Any) -> MonteCarlo | None:
+    """Check the dropout argument."""
+    if dropout is None or dropout == "off":
+        return None
+    if isinstance(dropout, MonteCarlo):
+        return dropout
+    raise ValueError(
+        f"`dropout` must be None, 'off' or MonteCarlo(samples, seed); got {dropout!r}. "
+        "For the network without dropout leave it out."
+    )

@@ -1,7 +1,6 @@
 """The cost of a model on data."""
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -10,29 +9,29 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from thalweg.environment import usable_device
-from thalweg.errors import NonDeterministicObjectiveError
+from thalweg.objectives.agreement import MIXED_BATCH, RANDOM_MODEL, expect_agreement
 from thalweg.objectives.batch_norm import (
-    POLICIES,
     BatchNormPolicy,
+    batch_norm_policy,
     interpolated,
     normalisation_layers,
     population_statistics,
+    reject_single_examples,
 )
 from thalweg.objectives.batches import examples_in, narrow, read_splits
-from thalweg.objectives.criteria import Criterion, OwnLoss, criterion, split_batch
-from thalweg.objectives.dropout import MonteCarlo
+from thalweg.objectives.criteria import criterion
+from thalweg.objectives.dropout import MonteCarlo, dropout_policy
+from thalweg.objectives.forward_pass import ForwardPass, differentiated, private_copy
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
+from thalweg.objectives.own_loss import OwnLoss
 from thalweg.objectives.random_state import preserved_random_state
+from thalweg.objectives.terms import split_batch
 from thalweg.space import ParameterSpace, plain_module, remembered_buffers
 
 __all__ = ["ModelObjective"]
 
-# What two evaluations of one point may differ by: of their size, and for each term.
-_TOLERANCE = {torch.float64: (1e-9, 1e-12), torch.float32: (1e-4, 1e-6)}
-_COARSE = (1e-2, 1e-3)  # half precision
 _CHECKED_BATCHES = 32
 
 
@@ -49,7 +48,8 @@ class ModelObjective(Objective):
             buffers stay as they are at this moment.
         loss: A torch loss; a function `(output, target)` of one number (mean or sum over
             examples, found out by experiment) or of the tuple (sum, count); a function
-            `(model, batch) → (sum, count)`, told by the name of its first parameter; or None
+            `(model, batch) → (sum, count)`, told by a first parameter called
+            `model` or a second called `batch`; or None
             for the `loss` in the model's own output. J is the mean over terms for
             `reduction="mean"` and `"sum"` alike.
         data: Tensors `(x, y)`, a mapping of tensors, a Dataset or a DataLoader, or a mapping
@@ -109,19 +109,19 @@ class ModelObjective(Objective):
             criteria.append(criterion(metric, "metric", name))
         self.metrics = tuple(metrics or {})
         self.penalty = penalty
-        self.dropout = _dropout_policy(dropout)
+        self.dropout = dropout_policy(dropout)
         with self._passive():
-            self._model = _Pass(_private_copy(model, self.device, self.dtype), criteria)
+            self._model = ForwardPass(private_copy(model, self.device, self.dtype), criteria)
             self.splits = read_splits(data, batch_size, self.device, self.dtype)
             if isinstance(criteria[0], OwnLoss):
                 criteria[0].settle(self._model.model, self.splits)
         self._layers = normalisation_layers(self._model.model)
-        self.batch_norm = _batch_norm_policy(batch_norm, self._model.model)
+        self.batch_norm = batch_norm_policy(batch_norm, self._model.model)
         self._loss_name = _name_of(loss)
         self._checked = False
         self._terms: dict[str, float] = {}
         if self.batch_norm == "batch":
-            _reject_single_examples(self.splits)
+            reject_single_examples(self.splits)
 
     def evaluate(self, theta: Tensor, anchor_buffers: AnchorBuffers | None = None) -> Evaluation:
         """Return the loss and the metrics on every split at one point, from one pass."""
@@ -185,20 +185,22 @@ class ModelObjective(Objective):
         if self._checked:
             return
         finite = True
-        batches = self.splits[0].batches
+        batches, names = self.splits[0].batches, ("loss", *self.metrics)
         stride = -(-len(batches) // _CHECKED_BATCHES)
         with self._passive():
             tensors = self._tensors_at(theta, None, allow_missing=True)
             for index in range(0, len(batches), stride):
                 batch = batches[index]
                 first = self._sums([batch], tensors, 0, 0, index)
+                again = self._sums([batch], tensors, 0, 0, index)
                 finite = finite and bool(torch.isfinite(first).all())
-                self._compare(first, self._sums([batch], tensors, 0, 0, index), _RANDOM_MODEL)
+                expect_agreement(first, again, names, self.dtype, RANDOM_MODEL)
                 if self.dropout is None and self.batch_norm != "batch":
                     cut = max(1, examples_in(batch) // 3)
                     parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
                     parts = [part for part in parts if examples_in(part)]
-                    self._compare(first, self._sums(parts, tensors, 0, 0, index), _MIXED_BATCH)
+                    cut_up = self._sums(parts, tensors, 0, 0, index)
+                    expect_agreement(first, cut_up, names, self.dtype, MIXED_BATCH)
         self._checked = finite
 
     def describe(self) -> Mapping[str, Any]:
@@ -356,124 +358,13 @@ class ModelObjective(Objective):
             for sample in self._samples:
                 for index, batch in enumerate(self.splits[0].batches):
                     pair = self._call(tensors, batch, sample, 0, index, loss_only=True)[0]
-                    total += _differentiated(pair[0], leaves, vector)
+                    total += differentiated(pair[0], leaves, vector)
                     count += pair[1].detach()
             _reject_no_terms("loss", self.splits[0].name, float(count))
             total /= count
             if self.penalty is not None:
-                total += _differentiated(self._penalty(tensors), leaves, vector)
+                total += differentiated(self._penalty(tensors), leaves, vector)
         return total.to(self.dtype)
-
-    def _compare(self, first: Tensor, second: Tensor, cause: tuple[str, str]) -> None:
-        """Raise where two evaluations of one batch differ beyond rounding."""
-        relative, absolute = _TOLERANCE.get(self.dtype, _COARSE)
-        allowed = relative * first[:, 0].abs() + absolute * first[:, 1]
-        differ = (first - second).abs().amax(1) > allowed
-        if bool(differ.any()):
-            row = int(differ.nonzero()[0, 0])
-            name = ("loss", *self.metrics)[row]
-            values = [float(total[row, 0] / total[row, 1]) for total in (first, second)]
-            raise NonDeterministicObjectiveError(
-                f"{cause[0]}; the {name} of one batch came out as {values[0]:.9g} and as "
-                f"{values[1]:.9g}. {cause[1]}"
-            )
-
-
-_RANDOM_MODEL = (
-    "Two evaluations of one point must agree",
-    "The model draws random numbers (or changes itself) in evaluation mode: look for "
-    "functional dropout without `training=self.training`, noise, or stochastic depth.",
-)
-_MIXED_BATCH = (
-    "The cost must not depend on how the data is cut into batches",
-    "Something mixes the examples of a batch: a batch-norm layer without running statistics "
-    "(use batch_norm='batch'), or a loss that averages over something other than examples "
-    "(return the tuple (sum, count)).",
-)
-
-
-class _Pass(nn.Module):
-    """The model together with its criteria: one batch in, sums and counts out."""
-
-    def __init__(self, model: nn.Module, criteria: Sequence[Criterion]) -> None:
-        super().__init__()
-        self.model = model
-        self.criteria = tuple(criteria)  # the loss first
-        self.needs_output = any(c.needs_output for c in criteria)
-
-    def forward(self, batch: Any, loss_only: bool) -> Tensor:
-        """Return sum and count of every criterion, shape (criteria, 2), float64."""
-        criteria = self.criteria[:1] if loss_only else self.criteria
-        output = None
-        if any(c.needs_output for c in criteria):
-            inputs, named, _ = split_batch(batch)
-            output = self.model(*inputs, **named)
-        pairs = [c(self.model, batch, output) for c in criteria]
-        return torch.stack([torch.stack(pair) for pair in pairs])
-
-    def call(self, tensors: Mapping[str, Tensor], batch: Any, loss_only: bool = False) -> Tensor:
-        """Run one batch with given parameters and buffers in place of the model's own."""
-        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
-        result: Tensor = functional_call(self, named, (batch, loss_only))
-        return result
-
-
-def _differentiated(value: Tensor, leaves: list[Tensor], vector: Tensor | None) -> Tensor:
-    """Return the flat gradient of a scalar, or its Hessian times a vector, in float64."""
-    if not value.requires_grad:  # nothing that moves was used
-        return torch.zeros(sum(leaf.numel() for leaf in leaves), dtype=torch.float64).to(value)
-    gradients = torch.autograd.grad(
-        value, leaves, create_graph=vector is not None, allow_unused=True, materialize_grads=True
-    )
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    if vector is None:
-        return flat.double()
-    slope = flat @ vector
-    if not slope.requires_grad:  # linear in everything: no curvature
-        return torch.zeros_like(flat, dtype=torch.float64)
-    products = torch.autograd.grad(slope, leaves, allow_unused=True, materialize_grads=True)
-    return torch.cat([product.reshape(-1) for product in products]).double()
-
-
-def _private_copy(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Copy a model, in evaluation mode and without gradients."""
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(
-            "The model must be one that can be copied, so that yours is not touched; copying "
-            f"{type(model).__name__} failed: {error}. Remove what cannot be copied from its "
-            "attributes, such as tensors with a graph (old-style weight_norm: use "
-            "torch.nn.utils.parametrizations), locks and open files."
-        ) from error
-    return copied.to(device=device, dtype=dtype).requires_grad_(False).eval()
-
-
-def _dropout_policy(dropout: Any) -> MonteCarlo | None:
-    """Check the dropout argument."""
-    if dropout is None or dropout == "off":
-        return None
-    if isinstance(dropout, MonteCarlo):
-        return dropout
-    raise ValueError(
-        f"`dropout` must be None, 'off' or MonteCarlo(samples, seed); got {dropout!r}. "
-        "For the network without dropout leave it out."
-    )
-
-
-def _batch_norm_policy(policy: Any, model: nn.Module) -> BatchNormPolicy | None:
-    """Check the batch_norm argument; None where the model has no such layers."""
-    if policy is not None and policy not in POLICIES:
-        raise ValueError(
-            f"`batch_norm` must be one of {', '.join(map(repr, POLICIES))}; got {policy!r}. "
-            "Leave it out for 'recalibrate'."
-        )
-    if policy == "batch" and any(isinstance(m, _BatchNorm) for m in model.modules()):
-        return "batch"  # also of layers without running statistics
-    if not normalisation_layers(model):
-        return None
-    chosen: BatchNormPolicy = "recalibrate" if policy is None else policy
-    return chosen
 
 
 def _reject_no_terms(name: str, split: str, count: float) -> None:
@@ -483,16 +374,6 @@ def _reject_no_terms(name: str, split: str, count: float) -> None:
             f"A mean needs one term at least; {name!r} counts none on split {split!r}. Check "
             "`ignore_index` and the weights of the loss."
         )
-
-
-def _reject_single_examples(splits: Any) -> None:
-    """Raise for batches that have no statistics of their own."""
-    for split in splits:
-        if any(examples_in(batch) < 2 for batch in split.batches):
-            raise ValueError(
-                "batch_norm='batch' needs two examples a batch at least; split "
-                f"{split.name!r} has a batch of one. Choose another `batch_size`."
-            )
 
 
 def _name_of(loss: Any) -> str:

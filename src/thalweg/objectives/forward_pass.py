@@ -1,0 +1,70 @@
+"""One batch through a model whose parameters are given from outside."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from thalweg.objectives.terms import Criterion, split_batch
+
+__all__ = ["ForwardPass", "differentiated", "private_copy"]
+
+
+class ForwardPass(nn.Module):
+    """The model together with its criteria: one batch in, sums and counts out."""
+
+    def __init__(self, model: nn.Module, criteria: Sequence[Criterion]) -> None:
+        super().__init__()
+        self.model = model
+        self.criteria = tuple(criteria)  # the loss first
+        self.needs_output = any(c.needs_output for c in criteria)
+
+    def forward(self, batch: Any, loss_only: bool) -> Tensor:
+        """Return sum and count of every criterion, shape (criteria, 2), float64."""
+        criteria = self.criteria[:1] if loss_only else self.criteria
+        output = None
+        if any(c.needs_output for c in criteria):
+            inputs, named, _ = split_batch(batch)
+            output = self.model(*inputs, **named)
+        pairs = [c(self.model, batch, output) for c in criteria]
+        return torch.stack([torch.stack(pair) for pair in pairs])
+
+    def call(self, tensors: Mapping[str, Tensor], batch: Any, loss_only: bool = False) -> Tensor:
+        """Run one batch with given parameters and buffers in place of the model's own."""
+        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        result: Tensor = functional_call(self, named, (batch, loss_only))
+        return result
+
+
+def differentiated(value: Tensor, leaves: list[Tensor], vector: Tensor | None) -> Tensor:
+    """Return the flat gradient of a scalar, or its Hessian times a vector, in float64."""
+    if not value.requires_grad:  # nothing that moves was used
+        return torch.zeros(sum(leaf.numel() for leaf in leaves), dtype=torch.float64).to(value)
+    gradients = torch.autograd.grad(
+        value, leaves, create_graph=vector is not None, allow_unused=True, materialize_grads=True
+    )
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    if vector is None:
+        return flat.double()
+    slope = flat @ vector
+    if not slope.requires_grad:  # linear in everything: no curvature
+        return torch.zeros_like(flat, dtype=torch.float64)
+    products = torch.autograd.grad(slope, leaves, allow_unused=True, materialize_grads=True)
+    return torch.cat([product.reshape(-1) for product in products]).double()
+
+
+def private_copy(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Copy a model, in evaluation mode and without gradients."""
+    try:
+        copied = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            "The model must be one that can be copied, so that yours is not touched; copying "
+            f"{type(model).__name__} failed: {error}. Remove what cannot be copied from its "
+            "attributes, such as tensors with a graph (old-style weight_norm: use "
+            "torch.nn.utils.parametrizations), locks and open files."
+        ) from error
+    return copied.to(device=device, dtype=dtype).requires_grad_(False).eval()
