@@ -142,9 +142,6 @@ class Failing:
     def __init__(self, calls):
         self.calls = calls
 
-    def __call__(self, model, batch):
-        raise NotImplementedError
-
     def step(self, model, batch):
         torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
         self.calls -= 1

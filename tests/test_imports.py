@@ -1,0 +1,275 @@
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import thalweg
+
+SOURCE = Path(thalweg.__file__).parent
+
+# Who may import whom. A package stands for all of its modules; a module may always import from
+# its own package. `errors` and `_version` are free to all. What is not here is not allowed.
+ALLOWED = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    # torch: from points to costs to results
+    "checkpoints": set(),
+    "space": {"checkpoints"},
+    "directions": {"space"},
+    "grids": {"results"},
+    "sections": {"directions", "results", "space"},
+    "progress": set(),
+    "objectives": {"space"},
+    "environment": {"results"},
+    "evaluate": {
+        "environment",
+        "grids",
+        "objectives",
+        "progress",
+        "results",
+        "sections",
+    },
+    "problems": set(),
+    "training": {"environment", "problems", "progress", "results"},
+    "factories": {"objectives", "source_files"},
+    # the waist and what comes after it: NumPy
+    "results": set(),
+    "measures": {"results"},
+    "records": {"results"},
+    "figures": {"records", "results"},
+    "reports": {"figures", "records", "results"},
+    # what reaches across
+    "source_files": set(),
+    "studies": {
+        "environment",
+        "evaluate",
+        "grids",
+        "measures",
+        "objectives",
+        "problems",
+        "progress",
+        "records",
+        "results",
+        "sections",
+        "source_files",
+        "space",
+        "training",
+    },
+    "cli": {
+        "evaluate",
+        "factories",
+        "figures",
+        "grids",
+        "measures",
+        "records",
+        "reports",
+        "results",
+        "sections",
+        "studies",
+    },
+}
+FREE = {"errors", "_version"}
+
+PUBLIC = [
+    "BezierCurve",
+    "CheckpointError",
+    "DataUnavailableError",
+    "FunctionObjective",
+    "History",
+    "Line",
+    "ModelObjective",
+    "MonteCarlo",
+    "NonDeterministicObjectiveError",
+    "Objective",
+    "ParameterMismatchError",
+    "ParameterSpace",
+    "Plane",
+    "Polyline",
+    "Profile",
+    "Record",
+    "RecordError",
+    "Surface",
+    "Uniform",
+    "Zoom",
+    "__version__",
+    "barrier",
+    "convex_share",
+    "draw",
+    "error_rate",
+    "greatest_climb",
+    "interior_minima",
+    "is_monotone",
+    "open_record",
+    "problems",
+    "profile",
+    "report",
+    "save_record",
+    "studies",
+    "surface",
+    "training",
+]
+
+
+def modules():
+    """Return every module of the package by its dotted name inside it."""
+    found = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = list(path.relative_to(SOURCE).with_suffix("").parts)
+        if parts[-1] == "__init__" and len(parts) > 1:
+            parts.pop()
+        found[".".join(parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(tree):
+    """Return the dotted names inside the package that a module imports, wherever it does so."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports inside the package are absolute"
+            # `from thalweg.studies import interpolation` imports a module.
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    inside = {name.removeprefix("thalweg.") for name in names if name.startswith("thalweg.")}
+    return {name if name in MODULES else name.rpartition(".")[0] for name in inside}
+
+
+def top(name):
+    return name.partition(".")[0]
+
+
+@cache
+def arrows(name):
+    return imported(ast.parse(MODULES[name].read_text()))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_what_the_table_allows(name):
+    assert top(name) in {*ALLOWED, *FREE}, f"{name} is not in the table"
+    allowed = {*ALLOWED.get(top(name), set()), *FREE, top(name)}
+    assert {top(other) for other in arrows(name)} <= allowed
+
+
+def test_the_table_has_no_entry_for_what_is_not_there():
+    present = {top(name) for name in MODULES}
+    assert set(ALLOWED) <= present
+    used = {
+        name: {top(o) for m in MODULES if top(m) == name for o in arrows(m)} for name in ALLOWED
+    }
+    unused = {name: ALLOWED[name] - used[name] for name in ALLOWED if ALLOWED[name] - used[name]}
+    assert unused == {}
+
+
+def cycle_in(graph):
+    """Return one cycle of a graph, or None."""
+    finished, path = set(), []
+
+    def visit(node):
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node in finished:
+            return None
+        path.append(node)
+        for other in sorted(graph.get(node, ())):
+            if found := visit(other):
+                return found
+        path.pop()
+        finished.add(node)
+        return None
+
+    for node in graph:
+        if found := visit(node):
+            return found
+    return None
+
+
+def at_module_level(name):
+    """Return what is imported while a module is read, so that a cycle would break it."""
+    tree = ast.parse(MODULES[name].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = []
+    tree.body = [node for node in tree.body if not is_for_types(node)]
+    return imported(tree)
+
+
+def is_for_types(node):
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def test_there_is_no_cycle():
+    assert cycle_in({name: at_module_level(name) for name in MODULES}) is None
+    between = {}
+    for name in MODULES:
+        between.setdefault(top(name), set()).update(top(other) for other in arrows(name))
+    assert cycle_in({name: others - {name} for name, others in between.items()}) is None
+
+
+def test_a_cycle_would_be_found():
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert cycle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None
+
+
+def test_the_waist_is_the_only_way_from_torch_to_pictures():
+    behind = {
+        name
+        for name in MODULES
+        if top(name) in {"results", "measures", "records", "figures", "reports"}
+    }
+    for name in behind:
+        tree = ast.parse(MODULES[name].read_text())
+        for node in ast.walk(tree):
+            names = (
+                [a.name for a in getattr(node, "names", [])] if isinstance(node, ast.Import) else []
+            )
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not any(top(n) == "torch" for n in names), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "thalweg",
+        "thalweg.results",
+        "thalweg.errors",
+        "thalweg.grids",
+        "thalweg.progress",
+        "thalweg.measures",
+        "thalweg.records",
+        "thalweg.figures",
+        "thalweg.reports",
+        "thalweg.studies",
+        "thalweg.cli",
+    ],
+)
+def test_light_modules_do_not_load_torch(name):
+    code = f"import sys, {name}; sys.exit(int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_torch_would_be_noticed():
+    code = "import sys, thalweg.space; sys.exit(int('torch' in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
+
+
+def test_the_public_names_are_these():
+    assert sorted(thalweg.__all__) == PUBLIC
+    assert set(PUBLIC) <= set(dir(thalweg))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_can_be_imported(name):
+    assert getattr(thalweg, name) is not None
+
+
+def test_the_stub_and_the_table_agree():
+    tree = ast.parse((SOURCE / "__init__.pyi").read_text())
+    names = [a.asname for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert sorted(names) == PUBLIC
