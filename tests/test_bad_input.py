@@ -111,7 +111,7 @@ CASES = {
     "parameters of another architecture": (
         lambda: objective().space.flatten(MODELS["regression"].model()),
         MISMATCH,
-        r"got another architecture: '0.bias' has shape \(5,\), not \(4,\).*Build the objective from",
+        r"got another architecture: '0.bias' has shape \(5,\), not \(4,\).*Build the objective",
     ),
     "a line in another space": (
         lambda: tw.profile(objective(), tw.Line(torch.zeros(7), torch.ones(7))),
@@ -131,7 +131,7 @@ CASES = {
     "a parameter that is NaN": (
         lambda: objective().space.flatten(with_nan(CASE.model())),
         ValueError,
-        r"Parameters must be finite; '2.weight' holds NaN or infinity. Use a checkpoint from before",
+        r"Parameters must be finite; '2.weight' holds NaN or infinity. Use a checkpoint from",
     ),
     "a point that is infinite": (
         lambda: objective().gradient(torch.full((31,), torch.inf)),
@@ -187,7 +187,7 @@ CASES = {
     "a loss that is a vector": (
         lambda: objective(loss=nn.CrossEntropyLoss(reduction="none")),
         ValueError,
-        r"must return one number a batch; 'CrossEntropyLoss' returns a vector.*Use reduction='mean'",
+        r"must return one number a batch; 'CrossEntropyLoss' returns a vector.*Use reduction=",
     ),
     "a function that returns a vector": (
         lambda: profile(loss=lambda out, y: (out - 1).square().sum(1)),
@@ -219,7 +219,7 @@ CASES = {
             loss=nn.CrossEntropyLoss(ignore_index=1), data=(X, torch.ones_like(Y))
         ).value(torch.ones(31)),
         ValueError,
-        r"A mean needs one term at least; 'loss' counts none on split 'train'. Check `ignore_index`",
+        r"A mean needs one term at least; 'loss' counts none on split 'train'. Check `ignore",
     ),
     "a gradient of nothing that counts": (
         lambda: objective(
@@ -241,7 +241,7 @@ CASES = {
     "a loss of one argument": (
         lambda: profile(loss=lambda batch: batch.sum()),
         TypeError,
-        r"'<lambda>' is called as \(output, target\); that failed.*call its first parameter `model`",
+        r"'<lambda>' is called as \(output, target\); that failed.*call its parameters `model` and",
     ),
     "an output without prediction": (
         lambda: profile(model=seeded(lambda: Layer(lambda out: {"scores": out}), 1)),
@@ -271,7 +271,7 @@ CASES = {
     "random augmentation": (
         lambda: objective(data=Augmented()),
         RANDOM,
-        r"item 0 of 'train' changes from one reading to the next, as under random augmentation. Use",
+        r"item 0 of 'train' changes from one reading to the next, as under random augment",
     ),
     "random augmentation in a loader": (
         lambda: objective(data={"train": PAIRS, "valid": DataLoader(Augmented(), batch_size=4)}),
@@ -281,7 +281,7 @@ CASES = {
     "a policy that does not exist": (
         lambda: objective(batch_norm="running"),
         ValueError,
-        r"`batch_norm` must be one of 'recalibrate'.*; got 'running'. Leave it out for 'recalibrate'",
+        r"`batch_norm` must be one of 'recalibrate'.*; got 'running'. Leave it out",
     ),
     "dropout as a number": (
         lambda: objective(dropout=0.5),

@@ -307,6 +307,7 @@ def other(change):
             r"got another architecture: missing '0.weight', '0.bias', '2.weight', '2.bias'\. Build",
         ),
         ({"epoch": 3}, r"missing '0.weight'"),
+        ({"body.weight": torch.ones(2)}, r"missing '0.weight'.*unknown 'body.weight'"),
         ({"weight": np.ones(3)}, r"missing '0.weight'"),
         (other(lambda t: t.pop("2.bias")), r"architecture: missing '2.bias'\. Build"),
         (

@@ -328,6 +328,16 @@ def test_padded_batches_cannot_be_cut_again():
         read(loader, 3)
 
 
+def test_a_number_beside_the_examples_keeps_the_batches_apart():
+    def collate(items):
+        return (*default_collate(items), torch.tensor(2.0 * len(items)))
+
+    split = read(DataLoader(PAIRS, batch_size=4, collate_fn=collate))
+    assert split.whole is None
+    assert [float(batch[2]) for batch in split.batches] == [8, 8, 4]
+    assert split.examples == 10
+
+
 # --- nested batches -------------------------------------------------------------------------
 
 

@@ -10,7 +10,6 @@ from torch.nn import functional
 import thalweg as tw
 from cases import CLASS_WEIGHTS, EXAMPLES, classes, normal, seeded
 from thalweg.objectives.criteria import criterion
-from thalweg.objectives.terms import prediction, split_batch
 
 WEIGHT = CLASS_WEIGHTS[:3].double()
 
@@ -183,7 +182,8 @@ class Unheeding(nn.MSELoss):
         Caller(),
         Unheeding(),
         lambda model, batch: (rows_sum(model(batch[0]), batch[1]), len(batch[1])),
-        lambda net, batch: (rows_sum(net(batch[0]), batch[1]), len(batch[1])),
+        lambda net, pair: (rows_sum(net(pair[0]), pair[1]), len(pair[1])),
+        lambda classifier, batch: (rows_sum(classifier(batch[0]), batch[1]), len(batch[1])),
     ],
 )
 @pytest.mark.parametrize("batch_size", [1, 4, 11])
@@ -274,6 +274,7 @@ def test_gradients_of_a_users_function_need_no_value_first():
             ValueError,
             "number of terms that .* averages over must be known.*neither the mean.*nor the sum",
         ),
+        (torch.dist, ValueError, "number of terms that 'dist' averages over must be known"),
         (lambda out: out.sum(), TypeError, "called as .output, target.; that failed.*`model`"),
         (
             lambda model, batch: torch.tensor(1.0),
@@ -300,141 +301,6 @@ def test_gradients_of_a_users_function_need_no_value_first():
 def test_losses_that_cannot_be_used(loss, error, message):
     with pytest.raises(error, match=message):
         mean_of(loss, (LOGITS, REAL))
-
-
-# --- the model's own loss -------------------------------------------------------------------
-
-
-class Language(nn.Module):
-    """A tiny language model that returns its own loss, reduced in one of three ways."""
-
-    def __init__(self, rule="shifted", empty=math.nan, kind=SimpleNamespace):
-        super().__init__()
-        self.embedding = nn.Embedding(7, 4)
-        self.head = nn.Linear(4, 7)
-        self.rule = rule
-        self.empty = empty
-        self.kind = kind
-
-    def terms(self, input_ids, labels):
-        """Return the losses of all places and which of them count."""
-        logits = self.head(self.embedding(input_ids))
-        if self.rule == "shifted":
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        losses = functional.cross_entropy(logits.movedim(-1, 1), labels, reduction="none")
-        return losses, labels != -100
-
-    def forward(self, input_ids, labels=None):
-        losses, counted = self.terms(input_ids, labels)
-        if self.rule == "examples":
-            loss = ((losses * counted).sum(1) / counted.sum(1)).mean()
-        elif counted.any():
-            loss = losses[counted].mean()
-        else:
-            loss = losses.sum() * 0 + self.empty
-        return self.kind(loss=loss)
-
-
-def padded(lengths, places=6):
-    ids = classes(len(lengths), places, count=7, seed=9)
-    labels = ids.clone()
-    for row, length in enumerate(lengths):
-        labels[row, length:] = -100
-    return {"input_ids": ids, "labels": labels}
-
-
-LENGTHS = {
-    "full": [6] * 11,
-    "padded": [6, 2, 3, 5, 4, 2, 6, 3, 2, 5, 4],
-    "padded late": [6] * 8 + [2, 3, 2],
-    "padded batch by batch": [6] * 4 + [3] * 4 + [2] * 3,
-}
-
-
-def token_mean(model, table):
-    losses, counted = model.terms(**table)
-    if model.rule == "examples":
-        return float(((losses * counted).sum(1) / counted.sum(1)).mean())
-    return float((losses * counted).sum() / counted.sum())
-
-
-@pytest.mark.parametrize("rule", ["shifted", "counted", "examples"])
-@pytest.mark.parametrize("lengths", LENGTHS)
-@pytest.mark.parametrize("batch_size", [1, 3, 4, 64])
-@pytest.mark.parametrize("kind", [SimpleNamespace, dict])
-def test_own_losses_weigh_what_they_average_over(rule, lengths, batch_size, kind):
-    model = seeded(lambda: Language(rule, kind=kind), 1)
-    table = padded(LENGTHS[lengths])
-    objective = tw.ModelObjective(model, None, table, batch_size=batch_size)
-    other = seeded(lambda: Language(rule), 2)
-    with torch.no_grad():
-        expected = token_mean(other, table)
-    theta = objective.space.flatten(other)
-    assert objective.value(theta) == pytest.approx(expected, rel=1e-12)
-    assert objective.value(theta) == objective.value(theta)
-    objective.check(theta)
-
-
-@pytest.mark.parametrize("empty", [math.nan, 0.0])
-def test_a_batch_without_labels_adds_nothing(empty):
-    table = padded([6, 2, 3, 0, 0, 0, 4, 5])
-    model = seeded(lambda: Language(empty=empty), 1)
-    objective = tw.ModelObjective(model, None, table, batch_size=3)
-    with torch.no_grad():
-        expected = token_mean(model, table)
-    assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_float32_is_enough_to_tell_the_shift():
-    table = padded([40, 39, 38, 40, 36, 40], places=40)
-    model = seeded(Language, 1).float()
-    objective = tw.ModelObjective(model, None, table, batch_size=2)
-    with torch.no_grad():
-        expected = token_mean(seeded(Language, 1), table)
-    assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-6)
-
-
-class Pair(nn.Module):
-    """A model of positional inputs that returns its own loss."""
-
-    def __init__(self, reduction="mean"):
-        super().__init__()
-        self.net = nn.Linear(3, 3)
-        self.reduction = reduction
-
-    def forward(self, x, y):
-        return {"loss": functional.mse_loss(self.net(x), y, reduction=self.reduction)}
-
-
-def test_own_losses_of_models_with_positional_inputs():
-    model = seeded(Pair, 1)
-    objective = tw.ModelObjective(model, None, (LOGITS, REAL), batch_size=4)
-    expected = float(model(LOGITS, REAL)["loss"].detach())
-    assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("build", "data", "message"),
-    [
-        (lambda: Pair("sum"), (LOGITS, REAL), "is neither the labels .* nor the examples. Pass"),
-        (lambda: Pair("none"), (LOGITS, REAL), "output with a scalar `loss`; got dict without one"),
-        (lambda: nn.Bilinear(3, 3, 1), (LOGITS, REAL), "scalar `loss`; got Tensor without one"),
-    ],
-)
-def test_own_losses_that_cannot_be_used(build, data, message):
-    with pytest.raises(ValueError, match=message):
-        tw.ModelObjective(seeded(build, 1), None, data)
-
-
-def test_own_losses_whose_count_cannot_be_told():
-    # Every token costs the same under a zero head, so no experiment can tell the means apart.
-    model = seeded(Language, 1)
-    nn.init.zeros_(model.head.weight)
-    nn.init.zeros_(model.head.bias)
-    model.head.bias.data.fill_(0.3)
-    model.rule = "counted"
-    with pytest.raises(ValueError, match=r"cannot be told from these batches. Pass"):
-        tw.ModelObjective(model, None, padded(LENGTHS["padded"]), batch_size=4)
 
 
 # --- the error rate -------------------------------------------------------------------------
@@ -485,47 +351,6 @@ def test_error_rate_of_places_counts_neither_padding_nor_less():
 )
 def test_nan_is_always_wrong(logits, target):
     assert rate(logits, target) == 1.0
-
-
-# --- batches and outputs --------------------------------------------------------------------
-
-
-def test_split_batch():
-    x, y, z = torch.ones(2), torch.zeros(2), torch.full((2,), 2.0)
-    assert split_batch((x, y)) == ((x,), {}, y)
-    assert split_batch((x, y, z)) == ((x, y), {}, z)
-    assert split_batch(x) == ((x,), {}, x)
-    assert split_batch((x,)) == ((x,), {}, x)
-    assert split_batch(((x, y), z)) == ((x, y), {}, z)
-    assert split_batch(({"a": x}, z)) == ((), {"a": x}, z)
-    for key in ("labels", "label", "targets", "target", "y"):
-        assert split_batch({"a": x, key: y}) == ((), {"a": x}, y)
-    assert split_batch({"a": x}) == ((), {"a": x}, None)
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        LOGITS,
-        {"logits": LOGITS, "loss": torch.ones(())},
-        {"out": LOGITS},
-        SimpleNamespace(logits=LOGITS),
-        (LOGITS, "state"),
-        [LOGITS],
-    ],
-)
-def test_the_prediction_of_an_output(output):
-    assert prediction(output) is LOGITS
-
-
-def test_an_output_without_prediction():
-    with pytest.raises(TypeError, match="must be a tensor or hold one called 'logits'; got dict"):
-        prediction({"scores": LOGITS})
-
-
-def test_a_table_without_target():
-    with pytest.raises(ValueError, match=r"has none of the keys labels, label.*Rename it"):
-        mean_of(nn.MSELoss(), {"x": LOGITS})
 
 
 def test_a_metric_is_called_so_in_messages():

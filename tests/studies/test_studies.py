@@ -90,11 +90,11 @@ def test_an_interrupted_run_keeps_the_training_it_finished(tmp_path, monkeypatch
 
     def train_once(*args, **kwargs):
         if kwargs["seed"] == 1:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("stopped")
         return original(*args, **kwargs)
 
     monkeypatch.setattr(interpolation, "train", train_once)
-    with pytest.raises(KeyboardInterrupt, match=""):
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
         run_study(study, "smoke", tmp_path, progress=False)
     assert not (tmp_path / "record.json").exists()
     seeds = []

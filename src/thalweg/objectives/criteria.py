@@ -209,7 +209,7 @@ class _StepFunction:
 
 
 def _takes_model(loss: Any) -> bool:
-    """Tell a function of (model, batch) by the name of its first parameter."""
+    """Tell a function of (model, batch) by the names of its parameters."""
     if isinstance(loss, nn.Module):
         return False
     try:
