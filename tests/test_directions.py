@@ -70,6 +70,14 @@ def test_directions_are_orthogonal(normalize):
     assert float((gram / scale[:, None] / scale - torch.eye(3)).abs().max()) < 1e-13
 
 
+def test_as_many_directions_as_dimensions_are_orthogonal():
+    # Once through Gram-Schmidt is not enough here.
+    space = ParameterSpace.plain(60)
+    drawn = random_directions(space, torch.ones(60).double(), 60, normalize="none", seed=3)
+    unit = torch.stack([direction / direction.norm() for direction in drawn])
+    assert float((unit @ unit.T - torch.eye(60)).abs().max()) < 2e-15
+
+
 def test_directions_are_orthogonal_within_each_filter():
     one, two = random_directions(SPACE, THETA, 2, seed=3)
     for name, rows in filters_of(one).items():

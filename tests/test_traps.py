@@ -1,4 +1,4 @@
-"""The traps that other tools fell into, in the numbering of the project's survey.
+"""Traps that tools for loss landscapes fall into, one test each.
 
 Each test shows that our number is right, and, where that is cheap, that the wrong way gives
 another number here, so that the test could fail.

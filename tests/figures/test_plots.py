@@ -449,3 +449,8 @@ def test_captions_say_which_run_they_belong_to():
 def test_a_monte_carlo_profile_is_called_one():
     drawn = Profile(alpha=[0.0, 1.0], loss=[2.0, 1.0], samples={"train": [[2.0, 1.0]]})
     assert figure_of(drawn).title == "Cost with dropout along the line from start to end"
+
+
+def test_a_short_stretch_of_a_line_says_which_one():
+    near = Profile(alpha=[0.99, 0.995, 1.0], loss=[3.0, 2.0, 1.0])
+    assert figure_of(near).title == "Cost from α = 0.99 to 1 on the line from start to end"

@@ -158,9 +158,11 @@ def test_statistics_are_those_of_the_first_split(build, data, ends):
     assert objective.evaluate(theta).loss["valid"] == pytest.approx(expected, rel=1e-11)
 
 
-def test_statistics_of_inputs_far_from_zero_do_not_cancel():
-    # The one-pass formula E x² − (E x)² loses every digit here in float32.
-    x = (1e4 + normal(500, 2, seed=7)).float()
+@pytest.mark.parametrize("mean", [1e4, 1e6])
+def test_statistics_of_inputs_far_from_zero_do_not_cancel(mean):
+    # The one-pass formula E x² − (E x)² loses every digit here in float32, and at 1e6 the mean
+    # itself is rounded by a good part of the standard deviation.
+    x = (mean + normal(500, 2, seed=7)).float()
     model = seeded(lambda: nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1)), 1).float()
     objective = tw.ModelObjective(model, nn.MSELoss(), (x, torch.zeros(500, 1)), batch_size=64)
     tensors = objective._tensors_at(objective.space.flatten(model), None)

@@ -191,33 +191,23 @@ def test_a_users_function_is_a_mean_over_examples(loss, batch_size):
     assert mean_of(loss, (LOGITS, REAL), batch_size) == pytest.approx(EXPECTED_ROWS, rel=1e-12)
 
 
+def shifted_hinge_sum(out, shift):
+    return out.clamp(min=0).sum() + shift.sum()
+
+
 @pytest.mark.parametrize("first", [0.0, math.nan, math.inf])
 def test_a_first_batch_that_tells_nothing_decides_nothing(first):
-    # A sum taken for a mean would come out larger by the size of a batch.
-    def hinge(out, y):
-        return out.clamp(min=0).sum()
-
-    x = torch.cat([torch.full((4, 1), -1.0), torch.arange(1.0, 5.0)[:, None]]).double()
-    objective = tw.ModelObjective(
-        Identity().double(),
-        lambda out, y: hinge(out, y) + y.sum(),
-        (x, torch.zeros(8, 1)),
-        batch_size=4,
-    )
-    theta = torch.tensor([1.5], dtype=torch.float64)
-    assert objective.value(theta) == pytest.approx(1.5 * 10 / 8)
-    y = torch.tensor([first] * 4 + [0.0] * 4)[:, None]
-    worse = tw.ModelObjective(
-        Identity().double(),
-        lambda out, y: hinge(out, y) + y.sum(),
-        {"a": (x, y), "b": (x, 0 * x)},
-        batch_size=4,
-    )
-    evaluation = worse.evaluate(theta)
-    assert evaluation.loss["b"] == pytest.approx(1.5 * 10 / 8)
-    assert evaluation.loss["a"] == pytest.approx(
-        evaluation.loss["b"] if first == 0 else first, nan_ok=True
-    )
+    # The first batch of four costs 0, NaN or infinity; a sum taken for a mean there would make
+    # the cost of all that follows four times as large.
+    x = torch.tensor([-1.0] * 4 + [1.0, 2.0, 3.0, 4.0], dtype=torch.float64)[:, None]
+    none = torch.zeros(8, 1)
+    shift = none.clone()
+    shift[:4] = first
+    data = {"first": (x, shift), "then": (x, none)}
+    objective = tw.ModelObjective(Identity().double(), shifted_hinge_sum, data, batch_size=4)
+    loss = objective.evaluate(torch.tensor([1.5])).loss
+    assert loss["then"] == pytest.approx(1.5 * 10 / 8, rel=1e-12)
+    assert loss["first"] == pytest.approx(loss["then"] + first, nan_ok=True)
 
 
 def test_one_example_first_decides_nothing():

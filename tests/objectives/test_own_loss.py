@@ -115,6 +115,18 @@ def test_padded_batches_of_different_lengths():
     assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_first_batch_without_labels_decides_nothing():
+    # A model that returns 0 for it: any mean of nothing is 0, so that nothing is learnt.
+    table = padded([0, 0, 0, 0, 6, 2, 3, 5])
+    parts = [{k: t[:4, :4] for k, t in table.items()}, {k: t[4:] for k, t in table.items()}]
+    model = seeded(lambda: Language("counted", empty=0.0), 1)
+    objective = tw.ModelObjective(model, None, DataLoader(parts, batch_size=None))
+    with torch.no_grad():
+        expected = token_mean(model, table)
+    assert objective.splits[0].whole is None
+    assert objective.value(objective.space.flatten(model)) == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_diverged_model_may_have_a_space_of_points_that_have_not():
     model, table = seeded(Language, 1), padded(LENGTHS["full"])
     with torch.no_grad():

@@ -144,7 +144,7 @@ def _profile_figure(profile: Profile, log: bool) -> Figure:
         "" if profile.length is None else f"Length {ends or 'of the line'}: {profile.length:.4g}."
     )
     return Figure(
-        title=f"{cost} along the line {ends}" if named else f"{cost} along a line",
+        title=f"{cost} {_stretch(profile)} the line {ends}" if named else f"{cost} along a line",
         caption=_joined(
             _data_words(profile.provenance, profile.loss),
             _model_words(profile.provenance),
@@ -158,6 +158,16 @@ def _profile_figure(profile: Profile, log: bool) -> Figure:
         rows=tuple(rows),
         alt=_curve_alt("α", profile.alpha, profile.loss),
     )
+
+
+def _stretch(profile: Profile) -> str:
+    """Say which part of a line is shown, where it is less than half of it."""
+    limits = _span(profile.alpha)
+    first, last = profile.anchors[0], profile.anchors[-1]
+    if limits is None or 2 * (limits[1] - limits[0]) > last - first:
+        return "along"
+    low, high = limits
+    return f"from α = {low:g} to {high:g} on"
 
 
 def _alpha_label(profile: Profile) -> str:
