@@ -123,6 +123,21 @@ CASES = {
         MISMATCH,
         r"θ must have shape \(31,\), one entry for each trainable parameter; got \(30,\). Use",
     ),
+    "a model in place of a point": (
+        lambda: objective().value(CASE.model()),
+        TypeError,
+        r"A point is a vector of numbers, shape \(P,\); got Sequential. Make it with `space",
+    ),
+    "a line between models": (
+        lambda: tw.Line(CASE.model(), CASE.model().state_dict()),
+        TypeError,
+        r"A point is a vector of numbers.*got Sequential. Make it with",
+    ),
+    "a line between state dicts": (
+        lambda: tw.Line(CASE.model().state_dict(), CASE.model().state_dict()),
+        TypeError,
+        r"got (OrderedD|d)ict. Make it with `space.flatten\(model\)`",
+    ),
     "a vector of another space": (
         lambda: objective().hvp(torch.ones(31), np.ones(30)),
         MISMATCH,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from thalweg.directions import Normalization, random_directions
 from thalweg.results import Array
-from thalweg.space import ParameterSpace, plain_module, remembered_buffers
+from thalweg.space import ParameterSpace, as_vector, plain_module, remembered_buffers
 
 __all__ = ["BezierCurve", "Line", "Plane", "Polyline", "Section", "combine"]
 
@@ -421,8 +421,7 @@ def _settle(section: Any, points: Sequence[Tensor], names: int | None = None) ->
 
 def _vector(point: Any) -> Tensor:
     """Return a point as a detached vector of floating-point numbers that are finite."""
-    # Through NumPy, plain numbers keep float64 whatever torch's default type is.
-    vector = (point if isinstance(point, Tensor) else torch.from_numpy(np.array(point))).detach()
+    vector = as_vector(point)
     if vector.ndim != 1 or not vector.is_floating_point():
         raise ValueError(
             "A point of parameter space is a vector of floating-point numbers, shape (P,); "

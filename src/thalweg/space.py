@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -284,6 +285,24 @@ def plain_module(model: nn.Module) -> nn.Module:
         if not isinstance(inner, nn.Module):
             return model
         model = inner
+
+
+def as_vector(point: Any) -> Tensor:
+    """Return a point as a tensor without gradient; plain numbers are copied, and keep float64.
+
+    Raises:
+        TypeError: If it holds no numbers.
+    """
+    if isinstance(point, Tensor):
+        return point.detach()
+    # Through NumPy: torch would round plain numbers to its default type.
+    values = np.array(point)
+    if values.dtype.kind not in "fiu":
+        raise TypeError(
+            f"A point is a vector of numbers, shape (P,); got {type(point).__name__}. Make it "
+            "with `space.flatten(model)`."
+        )
+    return torch.from_numpy(values)
 
 
 def remembered_buffers(theta: Tensor) -> Mapping[str, Tensor] | None:

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.errors import ParameterMismatchError
-from thalweg.space import ParameterSpace
+from thalweg.space import ParameterSpace, as_vector
 
 __all__ = ["AnchorBuffers", "Evaluation", "Objective"]
 
@@ -85,12 +84,11 @@ class Objective(ABC):
         """Return a vector of R^P in the type and on the device of this objective.
 
         Raises:
+            TypeError: If it holds no numbers.
             ParameterMismatchError: If it has another shape.
             ValueError: If it is not finite.
         """
-        # Through NumPy, plain numbers keep float64 whatever torch's default type is.
-        given = theta if isinstance(theta, Tensor) else torch.from_numpy(np.array(theta))
-        vector = given.detach().to(self.device, self.dtype)
+        vector = as_vector(theta).to(self.device, self.dtype)
         if tuple(vector.shape) != (self.space.size,):
             raise ParameterMismatchError(
                 f"{name} must have shape ({self.space.size},), one entry for each trainable "
