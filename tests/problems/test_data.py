@@ -24,7 +24,7 @@ FILES = (
 
 def idx(array):
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-    return gzip.compress(header + array.tobytes(), compresslevel=1, mtime=0, mtime=0)
+    return gzip.compress(header + array.tobytes(), compresslevel=1, mtime=0)
 
 
 def fill(folder, contents):
@@ -290,18 +290,23 @@ def test_idx_files_are_read_back(tmp_path, shape):
     np.testing.assert_array_equal(found, array)
 
 
+def packed(content):
+    # Without a time stamp: the test ids are made of these bytes.
+    return gzip.compress(content, mtime=0)
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"not gzip at all", "it cannot be unpacked"),
         (idx(np.zeros(1000, np.uint8))[:-12], "it cannot be unpacked"),
-        (gzip.compress(b"hello", mtime=0)[:10] + b"\xff\xff\xff\xff", "it cannot be unpacked"),
-        (gzip.compress(b"", mtime=0), "it begins with nothing"),
-        (gzip.compress(b"\0\0\x08", mtime=0), "it begins with 00 00 08"),
-        (gzip.compress(b"\0\0\x0d\x01\0\0\0\0", mtime=0), "it begins with 00 00 0d 01"),
-        (gzip.compress(b"\0\0\x08\x03\0\0\0\x01", mtime=0), "it ends after 8 bytes, within its header"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x03ab", mtime=0), r"2 bytes follow a header of shape \(3,\)"),
-        (gzip.compress(b"\0\0\x08\x01\0\0\0\x03abcd", mtime=0), r"4 bytes follow a header of shape \(3,\)"),
+        (packed(b"hello")[:10] + b"\xff\xff\xff\xff", "it cannot be unpacked"),
+        (packed(b""), "it begins with nothing"),
+        (packed(b"\0\0\x08"), "it begins with 00 00 08"),
+        (packed(b"\0\0\x0d\x01\0\0\0\0"), "it begins with 00 00 0d 01"),
+        (packed(b"\0\0\x08\x03\0\0\0\x01"), "it ends after 8 bytes, within its header"),
+        (packed(b"\0\0\x08\x01\0\0\0\x03ab"), r"2 bytes follow a header of shape \(3,\)"),
+        (packed(b"\0\0\x08\x01\0\0\0\x03abcd"), r"4 bytes follow a header of shape \(3,\)"),
     ],
 )
 def test_malformed_idx_files_are_refused_with_a_reason(tmp_path, content, reason):
