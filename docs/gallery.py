@@ -15,8 +15,8 @@ def write(records, target):
         page(open_record(records / name), name, target)
     pages = "\n".join(names)
     (target / "index.md").write_text(
-        "# Gallery\n\nEvery study below was run with one command on real data. Its record is in the "
-        "repository (`docs/records`), and this page was drawn from it.\n\n"
+        "# Gallery\n\nEvery study below was run with one command on real data. Its record is in "
+        "the repository (`docs/records`), and this page was drawn from it.\n\n"
         f"```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n"
     )
 
