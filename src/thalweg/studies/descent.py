@@ -13,8 +13,16 @@ from thalweg.studies.wording import fall_sentence, number
 __all__ = ["descent_claims", "descent_scales", "run_descent"]
 
 
-def descent_scales(recipe: str, **smoke: Any) -> Mapping[str, Mapping[str, Any]]:
-    """Return the three scales of a descent; `smoke` adds settings to the smallest."""
+def descent_scales(
+    recipe: str, *, smoke: Mapping[str, Any], small_epochs: int
+) -> Mapping[str, Mapping[str, Any]]:
+    """Return the three scales of a descent.
+
+    Args:
+        recipe: Name of the recipe.
+        smoke: Settings of the small network at scale `smoke`.
+        small_epochs: Epochs at scale `small`.
+    """
     return {
         "smoke": {
             "recipe": recipe,
@@ -29,7 +37,7 @@ def descent_scales(recipe: str, **smoke: Any) -> Mapping[str, Mapping[str, Any]]
             "recipe": recipe,
             "data": "mnist",
             "examples": 50_000,
-            "epochs": 12,
+            "epochs": small_epochs,
             "grid": [-0.25, 2.0, 46],
             "dropout_samples": 2,
         },

@@ -19,9 +19,10 @@ def fall_sentence(numbers: Numbers, place: str, prefix: str = "") -> str:
     points = int(numbers[f"{prefix}points"])
     first, last = numbers[f"{prefix}loss_start"], numbers[f"{prefix}loss_end"]
     if share <= 1e-3:
+        way = "all the way" if climb == 0 else f"but for {share:.2%} of the range"
         return (
-            f"{place} the cost falls all the way, from {number(first)} to {number(last)}: "
-            f"greatest climb {number(climb)} at {points} points."
+            f"{place} the cost falls {way}, from {number(first)} to {number(last)}: greatest "
+            f"climb {number(climb)} at {points} points."
         )
     return (
         f"{place} the cost goes from {number(first)} to {number(last)}, but not all downhill: it "
