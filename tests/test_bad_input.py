@@ -333,4 +333,5 @@ def test_the_pickle_is_read_where_it_is_trusted(tmp_path):
 
 def test_harmless_data_is_not_refused():
     for data in (seeded_loader(shuffle=True), seeded_loader(drop_last=True), PAIRS):
-        tw.profile(objective(data=data), tw.Line(torch.zeros(31), torch.ones(31)), [0.0, 1.0])
+        line = tw.Line(torch.zeros(31), torch.ones(31))
+        assert len(tw.profile(objective(data=data), line, [0.0, 1.0]).alpha) == 2

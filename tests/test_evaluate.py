@@ -298,7 +298,7 @@ def test_finite_losses_do_not_warn():
     known = FUNCTIONS["chain-3"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        tw.profile(known.objective, known.line, ALPHA)
+        assert np.isfinite(tw.profile(known.objective, known.line, ALPHA).loss["train"]).all()
 
 
 # --- progress -------------------------------------------------------------------------------

@@ -139,9 +139,9 @@ def test_a_record_comes_back_bit_for_bit(tmp_path):
 
 def test_the_comparison_of_these_tests_sees_a_difference(tmp_path):
     other = make_record(results={**make_record().results, "run": History([0, 1], [3.0, 2.5])})
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="run"):
         assert_same_record(make_record(), other)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="paper"):
         assert_same_record(make_record(), make_record(scale="paper"))
 
 
@@ -355,7 +355,7 @@ class Failing:
     def __call__(self, *arguments):
         self.calls += 1
         if self.calls == self.at:
-            raise PowerCutError
+            raise PowerCutError("the power went")
         return self.real(*arguments)
 
 
@@ -414,7 +414,7 @@ def test_write_atomically_leaves_no_temporary_file_behind(tmp_path, monkeypatch)
     path = tmp_path / "file"
     write_atomically(path, b"old")
     monkeypatch.setattr(os, "replace", Failing(os.replace, 1))
-    with pytest.raises(PowerCutError):
+    with pytest.raises(PowerCutError, match="the power went"):
         write_atomically(path, b"new")
     assert files_of(tmp_path) == {"file": b"old"}
 

@@ -97,9 +97,9 @@ def test_results_are_drawn_to_every_kind_of_file(tmp_path, make, form):
 
 def test_the_check_of_these_tests_refuses_something_else():
     for form in ("png", "pdf"):
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match="startswith"):
             assert_is_picture(b"<html/>", form)
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="html"):
         assert_is_picture(b"<html/>", "svg")
 
 

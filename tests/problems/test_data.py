@@ -200,7 +200,7 @@ def test_a_damaged_download_leaves_nothing_behind(server, tmp_path):
 
 def test_a_failed_download_names_both_ways(server, tmp_path):
     (server / FILES[1]).unlink()
-    with pytest.raises(DataUnavailableError) as caught:
+    with pytest.raises(DataUnavailableError, match="the download from file://") as caught:
         fetch("mnist")
     message = str(caught.value)
     for part in (FILES[1], "THALWEG_DATA", "the download from file://", str(tmp_path / "cache")):

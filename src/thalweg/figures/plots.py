@@ -3,16 +3,26 @@
 The kind of plot follows from the type of the result, so no study contains plotting code.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from thalweg.figures.captions import (
+    computed_words,
+    cost_label,
+    data_words,
+    joined,
+    model_words,
+    number,
+    policy_words,
+    run_words,
+    section_words,
+)
 from thalweg.figures.figure import Axis, Band, Curve, Figure, Map, Marker, Panel
 from thalweg.records import Record, Result
-from thalweg.results import Array, History, Profile, Provenance, Surface
+from thalweg.results import Array, History, Profile, Surface
 
 __all__ = ["figure_of", "figures_of"]
 
@@ -22,16 +32,6 @@ _AUTOMATIC_LOG = 100.0
 _DENSER, _WINDOW_POINTS, _WINDOW_WIDTH, _MOST_WINDOWS = 4.0, 10, 0.25, 3
 _FEW_POINTS = 25  # so few that each is marked
 _METRIC_HEIGHT, _WINDOW_HEIGHT = 0.5, 0.6
-
-_LOSS_NAMES = {
-    "crossentropy": "mean cross-entropy",
-    "nll": "mean negative log-likelihood",
-    "mse": "mean squared error",
-    "bce": "mean binary cross-entropy",
-    "bcewithlogits": "mean binary cross-entropy",
-    "binarycrossentropy": "mean binary cross-entropy",
-    "binarycrossentropywithlogits": "mean binary cross-entropy",
-}
 
 
 def figure_of(
@@ -103,19 +103,11 @@ def figures_of(record: Record, *, log: bool | None = None) -> dict[str, Figure]:
         if titles.count(figure.title) > 1:
             title = f"{figure.title} ({name})"
             figures[name] = figure_of(record.results[name], log=log, title=title)
-    run = _run_words(record)
+    run = run_words(record)
     return {
-        name: replace(figure, caption=_joined(figure.caption, run))
+        name: replace(figure, caption=joined(figure.caption, run))
         for name, figure in figures.items()
     }
-
-
-def _run_words(record: Record) -> str:
-    """Say which run a figure belongs to."""
-    facts = [f"Study {record.study}"]
-    facts += [f"scale {record.scale}"] if record.scale else []
-    facts += [f"{key} {record.asked[key]}" for key in ("data", "seed") if key in record.asked]
-    return _sentence(", ".join(facts))
 
 
 # Profiles
@@ -126,7 +118,7 @@ def _profile_figure(profile: Profile, log: bool) -> Figure:
     limits = _span(profile.alpha)
     main = Panel(
         x=Axis(_alpha_label(profile), limits=limits),
-        y=Axis(_cost_label(profile.provenance), log),
+        y=Axis(cost_label(profile.provenance), log),
         curves=_curves(profile.alpha, profile.loss, log),
         bands=_bands(profile, log),
         markers=(*_anchors_within(profile, limits), *_end_points(profile, limits, log)),
@@ -145,13 +137,13 @@ def _profile_figure(profile: Profile, log: bool) -> Figure:
     )
     return Figure(
         title=f"{cost} {_stretch(profile)} the line {ends}" if named else f"{cost} along a line",
-        caption=_joined(
-            _data_words(profile.provenance, profile.loss),
-            _model_words(profile.provenance),
-            _policy_words(profile.provenance),
-            _section_words(profile.provenance),
+        caption=joined(
+            data_words(profile.provenance, profile.loss),
+            model_words(profile.provenance),
+            policy_words(profile.provenance),
+            section_words(profile.provenance),
             length,
-            f"{len(profile.alpha)} points{_computed_words(profile.provenance)}.",
+            f"{len(profile.alpha)} points{computed_words(profile.provenance)}.",
             _band_words(profile),
             _gaps(main.curves, profile.loss),
         ),
@@ -175,7 +167,7 @@ def _alpha_label(profile: Profile) -> str:
     named = [(a, label) for a, label in _named(profile.anchors, profile.labels) if np.isfinite(a)]
     if not 0 < len(named) <= 3:
         return "α"
-    return "α (" + ", ".join(f"{_number(a)} = {label}" for a, label in named) + ")"
+    return "α (" + ", ".join(f"{number(a)} = {label}" for a, label in named) + ")"
 
 
 def _anchors_within(profile: Profile, limits: tuple[float, float] | None) -> tuple[Marker, ...]:
@@ -249,7 +241,7 @@ def _window_panel(main: Panel, window: tuple[float, float]) -> Panel:
             for marker in main.markers
             if window[0] <= marker.x <= window[1]
         ),
-        title=f"{_number(window[0])} ≤ α ≤ {_number(window[1])}",
+        title=f"{number(window[0])} ≤ α ≤ {number(window[1])}",
         height=_WINDOW_HEIGHT,
     )
 
@@ -311,17 +303,17 @@ def _surface_figure(surface: Surface, log: bool | None) -> Figure:
         x=Axis(first),
         y=Axis(across),
         markers=markers,
-        map=Map(x, y, shown, _cost_label(surface.provenance), log),
+        map=Map(x, y, shown, cost_label(surface.provenance), log),
     )
     return Figure(
         title="Cost on a plane through parameter space",
-        caption=_joined(
-            _data_words(surface.provenance, {surface.first_split: values}),
-            _model_words(surface.provenance),
-            _policy_words(surface.provenance),
-            _section_words(surface.provenance),
+        caption=joined(
+            data_words(surface.provenance, {surface.first_split: values}),
+            model_words(surface.provenance),
+            policy_words(surface.provenance),
+            section_words(surface.provenance),
             "Distances in the plane are Euclidean distances between parameter vectors.",
-            f"{values.shape[1]} × {values.shape[0]} points{_computed_words(surface.provenance)}.",
+            f"{values.shape[1]} × {values.shape[0]} points{computed_words(surface.provenance)}.",
             f"{hidden} of {values.size} values are gaps." if hidden else "",
         ),
         rows=((panel,),),
@@ -358,7 +350,7 @@ def _surface_alt(surface: Surface, finite: Array) -> str:
     i, j = np.unravel_index(lowest, values.shape)
     return (
         f"Contour map of the cost from {finite.min():.4g} to {finite.max():.4g}; lowest at "
-        f"coordinates ({_number(surface.x[j])}, {_number(surface.y[i])})."
+        f"coordinates ({number(surface.x[j])}, {number(surface.y[i])})."
     )
 
 
@@ -369,10 +361,10 @@ def _history_figure(history: History, log: bool) -> Figure:
     """Return the figure of a history: cost and metrics over the epochs."""
     markers: tuple[Marker, ...] = ()
     if history.best is not None:
-        markers = (Marker(f"kept: epoch {_number(history.best)}", float(history.best)),)
+        markers = (Marker(f"kept: epoch {number(history.best)}", float(history.best)),)
     main = Panel(
         x=Axis("epoch", limits=_span(history.epoch)),
-        y=Axis(_cost_label(history.provenance), log),
+        y=Axis(cost_label(history.provenance), log),
         curves=_curves(history.epoch, history.loss, log),
         markers=markers,
     )
@@ -382,11 +374,11 @@ def _history_figure(history: History, log: bool) -> Figure:
     ]
     return Figure(
         title="Cost during training",
-        caption=_joined(
-            _data_words(history.provenance, history.loss),
-            _model_words(history.provenance),
-            _policy_words(history.provenance),
-            f"{len(history.epoch)} evaluations{_computed_words(history.provenance)}.",
+        caption=joined(
+            data_words(history.provenance, history.loss),
+            model_words(history.provenance),
+            policy_words(history.provenance),
+            f"{len(history.epoch)} evaluations{computed_words(history.provenance)}.",
             _gaps(main.curves, history.loss),
         ),
         rows=((main,), *metrics),
@@ -443,7 +435,7 @@ def _gaps(curves: tuple[Curve, ...], table: Mapping[str, Array]) -> str:
     lost = sum(int(np.sum(~np.isfinite(values))) for values in table.values())
     low = sum(int(np.sum(~np.isfinite(curve.y))) for curve in curves) - lost
     total = sum(len(values) for values in table.values())
-    return _joined(
+    return joined(
         f"{lost} of {total} values are not finite: gaps." if lost else "",
         f"{low} of {total} values are not above 0: gaps on this scale." if low else "",
     )
@@ -459,106 +451,7 @@ def _curve_alt(name: str, x: Array, table: Mapping[str, Array]) -> str:
             continue
         lowest = at[np.argmin(values[at])]
         first, least, last = (
-            f"{values[i]:.4g} at {name} = {_number(x[i])}" for i in (at[0], lowest, at[-1])
+            f"{values[i]:.4g} at {name} = {number(x[i])}" for i in (at[0], lowest, at[-1])
         )
         sentences.append(f"{split}: {first}, lowest {least}, {last}.")
     return "Line plot of the cost. " + " ".join(sentences)
-
-
-# Words
-
-
-def _cost_label(provenance: Provenance) -> str:
-    """Return the label of the cost: what is averaged over what."""
-    name = provenance.objective.get("loss")
-    if not name:
-        return "cost J"
-    splits = provenance.objective.get("splits") or {}
-    counts = [(s.get("examples"), s.get("terms")) for s in splits.values()]
-    per_example = all(terms is None or terms == examples for examples, terms in counts)
-    bare = re.sub("[^a-z]", "", str(name).rpartition(".")[2].lower()).removesuffix("loss")
-    words = _LOSS_NAMES.get(bare)
-    if words is None:
-        return f"cost J ({name})"
-    return f"cost J ({words} per {'example' if per_example else 'term'})"
-
-
-def _data_words(provenance: Provenance, table: Mapping[str, Array]) -> str:
-    """Return on which data the cost is exact."""
-    splits = provenance.objective.get("splits") or {}
-    words = []
-    for split in table:
-        examples = splits.get(split, {}).get("examples")
-        words.append(split if examples is None else f"{split} ({_count(examples)} examples)")
-    return f"Cost on {' and '.join(words)}."
-
-
-def _model_words(provenance: Provenance) -> str:
-    """Return model and number of parameters."""
-    objective = provenance.objective
-    model = objective.get("model") or objective.get("function")
-    parameters = objective.get("parameters")
-    size = "" if parameters is None else f"{_count(parameters)} parameters"
-    parts = [str(part) for part in (model, size) if part]
-    return f"Model: {', '.join(parts)}." if parts else ""
-
-
-def _policy_words(provenance: Provenance) -> str:
-    """Return what was done with batch normalisation, dropout and penalty."""
-    known = {"batch_norm": "batch normalisation", "dropout": "dropout", "penalty": "penalty"}
-    objective = provenance.objective
-    parts = [
-        f"{words}: {_setting(objective[key])}"
-        for key, words in known.items()
-        # None says of dropout that it is off, of the others that there is nothing to say.
-        if key in objective and (objective[key] is not None or key == "dropout")
-    ]
-    return _sentence("; ".join(parts))
-
-
-def _section_words(provenance: Provenance) -> str:
-    """Return how the directions of the section were chosen."""
-    known = {"normalize": "normalisation", "seed": "seed"}
-    section = provenance.section
-    parts = [
-        f"{words} {_setting(section[key])}"
-        for key, words in known.items()
-        if section.get(key) is not None
-    ]
-    return f"Directions: {', '.join(parts)}." if parts else ""
-
-
-def _computed_words(provenance: Provenance) -> str:
-    """Return precision and device."""
-    parts = [part for part in (provenance.dtype, provenance.device) if part]
-    return f", {' on '.join(parts)}" if parts else ""
-
-
-def _setting(value: Any) -> str:
-    """Return a setting of the provenance in words."""
-    if value is None or value is False:
-        return "off"
-    if isinstance(value, Mapping):
-        details = ", ".join(f"{key} {item}" for key, item in value.items())
-        return f"on ({details})"
-    return str(value)
-
-
-def _sentence(words: str) -> str:
-    """Return words with a capital and a full stop; nothing for nothing."""
-    return f"{words[0].upper()}{words[1:]}." if words else ""
-
-
-def _joined(*sentences: str) -> str:
-    """Return the sentences that say something, in one line."""
-    return " ".join(sentence for sentence in sentences if sentence)
-
-
-def _count(number: int) -> str:
-    """Return a whole number with its thousands apart."""
-    return f"{number:,}".replace(",", "\u202f")
-
-
-def _number(value: float) -> str:
-    """Return a short number with a true minus."""
-    return f"{value:g}".replace("-", "−")
