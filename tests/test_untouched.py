@@ -28,7 +28,7 @@ class Everything(nn.Module):
         self.second.weight = self.first.weight
         self.idle = nn.Linear(2, 2)
         self.head = nn.Linear(4, 3)
-        self.head.bias.requires_grad_(False)
+        nn.init.constant_(self.head.bias, 0.25).requires_grad_(False)
         self.register_buffer("steps", torch.tensor(7))
 
     def forward(self, x):

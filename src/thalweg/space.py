@@ -1,5 +1,6 @@
 """The bijection between the named trainable tensors of a model and one flat vector θ."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ _WRAPPER_PREFIXES = ("_orig_mod.", "module.")
 # Attribute by which a flattened point remembers the statistics of the model it came from.
 _BUFFERS = "_thalweg_buffers"
 _STATISTICS = ("running_mean", "running_var")
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class ParameterSpace:
         blocks: One block a tensor, in order.
         aliases: Further names of shared tensors, each with the name that counts.
         fixed: Names of the tensors that belong to the model but not to θ.
+        fingerprints: For each fixed tensor but running statistics, what tells it from
+            another: its type, sum and norm.
 
     Example:
         >>> model = torch.nn.Linear(3, 2)
@@ -90,6 +94,9 @@ class ParameterSpace:
     blocks: tuple[TensorBlock, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
+    fingerprints: Mapping[str, "_Fingerprint"] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aliases", MappingProxyType(dict(self.aliases)))
@@ -139,7 +146,13 @@ class ParameterSpace:
                 f"{type(model).__name__}'s has requires_grad=True. Unfreeze those that you "
                 "want to move."
             )
-        return cls(tuple(blocks), aliases, frozenset(fixed))
+        everything = _named(model, frozenset(), False)
+        prints = {
+            name: _Fingerprint.of(everything[name])
+            for name in sorted(fixed)
+            if name in everything and not _is_statistic(name) and not name.endswith(_COUNTER)
+        }
+        return cls(tuple(blocks), aliases, frozenset(fixed), prints)
 
     @classmethod
     def plain(cls, size: int) -> "ParameterSpace":
@@ -181,12 +194,14 @@ class ParameterSpace:
             θ, shape (P,).
 
         Raises:
-            ParameterMismatchError: If names or shapes are those of another architecture.
+            ParameterMismatchError: If names or shapes are those of another architecture, or
+                frozen parameters differ from those of the model that this space is of.
             ValueError: If a parameter is not finite.
             CheckpointError: If a file cannot be read safely.
         """
         tensors = _named(source, self._known, trust_pickle)
         self._reject_other_architecture(tensors)
+        self._reject_other_frozen(source, tensors)
         parts = [self._find(block, tensors).detach() for block in self.blocks]
         if dtype is None:
             dtype = parts[0].dtype
@@ -203,7 +218,7 @@ class ParameterSpace:
         statistics = {
             name: tensor.detach().clone()
             for name, tensor in tensors.items()
-            if name in self.fixed and name.rpartition(".")[2] in _STATISTICS
+            if name in self.fixed and _is_statistic(name)
         }
         setattr(theta, _BUFFERS, statistics)
         return theta
@@ -227,6 +242,28 @@ class ParameterSpace:
                 "Make it with `space.flatten(model)`."
             )
         return {block.name: block.of(theta) for block in self.blocks}
+
+    def _reject_other_frozen(self, source: Any, tensors: Mapping[str, Tensor]) -> None:
+        """Raise for frozen parameters that differ from the model's; warn for other buffers."""
+        differing = [
+            name
+            for name, known in self.fingerprints.items()
+            if name in tensors and not known.matches(tensors[name])
+        ]
+        if frozen := [name for name in differing if self.fingerprints[name].parameter]:
+            raise ParameterMismatchError(
+                "Frozen parameters do not move, so they must be those of the objective's model; "
+                f"they differ in {_some(frozen)}. Load the checkpoint into the model before "
+                "building the objective, or unfreeze them."
+            )
+        if differing:
+            warnings.warn(
+                f"The buffers {_some(differing)} differ from those of the objective's model, "
+                "which are used everywhere: they do not move along a section. Build the "
+                "objective from the model whose buffers you mean. [other-buffers]",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @property
     def _known(self) -> Set[str]:
@@ -267,6 +304,39 @@ class ParameterSpace:
                 f"architecture: {_some(complaints, quote=False)}. Build the objective from the "
                 "model that the checkpoint belongs to."
             )
+
+
+@dataclass(frozen=True)
+class _Fingerprint:
+    """What tells a tensor from another without keeping it."""
+
+    dtype: torch.dtype
+    total: float
+    norm: float
+    parameter: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor, dtype: torch.dtype | None = None) -> "_Fingerprint":
+        """Take the fingerprint of a tensor, after a cast if it had another type."""
+        dtype = tensor.dtype if dtype is None else dtype
+        values = tensor.detach().to(dtype)
+        values = torch.view_as_real(values) if values.is_complex() else values
+        values = values if values.is_floating_point() else values.double()
+        total = float(values.sum(dtype=torch.float64))
+        norm = float(torch.linalg.vector_norm(values, dtype=torch.float64))
+        return cls(dtype, total, norm, isinstance(tensor, nn.Parameter))
+
+    def matches(self, tensor: Tensor) -> bool:
+        """Tell whether a tensor has this fingerprint, up to the order of summation."""
+        other = _Fingerprint.of(tensor, self.dtype)
+        pairs = ((self.total, other.total), (self.norm, other.norm))
+        allowed = 1e-9 * abs(self.norm) * max(tensor.numel(), 1) ** 0.5
+        return all(str(a) == str(b) or abs(a - b) <= allowed for a, b in pairs)
+
+
+def _is_statistic(name: str) -> bool:
+    """Tell whether a name is that of a running statistic."""
+    return name.rpartition(".")[2] in _STATISTICS
 
 
 def plain_module(model: nn.Module) -> nn.Module:
