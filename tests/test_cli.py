@@ -149,11 +149,11 @@ def test_profile_prints_every_digit_of_the_line(workplace, capsys):
     table = _table(told.out)
     assert list(table) == ["alpha", "loss_train", "loss_valid", "error_train", "error_valid"]
     np.testing.assert_array_equal(table["alpha"], [-0.5, 0.0, 0.5, 1.0, 1.5])
-    kept = tw.open_record(workplace / "thalweg-runs" / "profile").results["profile"]
+    kept = tw.open_record(workplace / "thalweg-runs" / "profile-a-b").results["profile"]
     np.testing.assert_array_equal(kept.loss["valid"], table["loss_valid"])
     assert kept.labels == ("a", "b")
     assert "greatest climb" in told.err
-    assert (workplace / "thalweg-runs/profile/figures/profile.png").exists()
+    assert (workplace / "thalweg-runs/profile-a-b/figures/profile.png").exists()
 
 
 def test_surface_through_three_checkpoints_or_around_one(workplace, capsys):
@@ -238,6 +238,9 @@ def test_interruption_exits_with_130(workplace, capsys, monkeypatch):
     monkeypatch.setattr("thalweg.studies.load_study", interrupt)
     assert cli.main(["run", "demo"]) == 130
     assert "goes on from there" in capsys.readouterr().err
+    monkeypatch.setattr("thalweg.factories.load_objective", interrupt)
+    assert cli.main(["profile", "a.pt", "b.pt", "--objective", "cost.py:cost"]) == 130
+    assert "Nothing was written" in capsys.readouterr().err
 
 
 def test_a_traceback_is_shown_when_asked_for(workplace, capsys, monkeypatch):
@@ -256,3 +259,82 @@ def test_the_demo_says_what_it_found(workplace, capsys):
     assert document["study"] == "demo"
     assert {p.suffix for p in (folder / "figures").iterdir()} == {".png", ".pdf"}
     assert (folder / "solution-0.safetensors").exists()
+
+
+def test_the_place_of_a_result_is_settled_before_any_work(workplace, capsys, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("evaluated")
+
+    arguments = ["profile", "a.pt", "b.pt", "--objective", "cost.py:cost", "--quiet", "-o", "held"]
+    assert cli.main(arguments) == 0
+    assert cli.main(arguments) == 0  # the same run again
+    monkeypatch.setattr("thalweg.evaluate.profile", refuse)
+    assert cli.main([*arguments, "--grid", "0:1:7"]) == 2
+    assert "other settings or seed" in capsys.readouterr().err
+    assert cli.main([*arguments[:-1], "cost.py"]) == 2
+    assert "exists" in capsys.readouterr().err
+    monkeypatch.setattr("os.access", lambda *args: False)
+    assert cli.main([*arguments[:-1], "elsewhere"]) == 2
+    assert "can be written to" in capsys.readouterr().err
+
+
+def test_another_seed_does_not_replace_a_run(workplace, capsys):
+    assert cli.main(["run", "interp-two-starts", "--quiet", "-o", "held"]) == 0
+    assert cli.main(["run", "interp-two-starts", "--quiet", "-o", "held", "--seed", "1"]) == 2
+    assert "other settings or seed" in capsys.readouterr().err
+
+
+def test_the_record_of_a_changed_study_says_so(workplace, capsys):
+    assert cli.main(["copy", "interp-two-starts", "--to", "mine.py"]) == 0
+    mine = workplace / "mine.py"
+    mine.write_text(mine.read_text().replace("0.01 *", "1e-9 *"))
+    assert cli.main(["run", "mine.py", "--quiet", "-o", "held"]) == 1
+    record = tw.open_record(workplace / "held")
+    assert record.provenance["command"].startswith("thalweg run mine.py --scale smoke")
+    assert record.provenance["file"] == "mine.py"
+    capsys.readouterr()
+    assert cli.main(["check", "held"]) == 1  # its own claims, not those of the study it came from
+    assert capsys.readouterr().out.startswith("not reproduced\tNo barrier")
+
+
+def test_factories_may_import_from_the_current_folder(workplace, capsys):
+    (workplace / "parts.py").write_text(FACTORY)
+    (workplace / "sub").mkdir()
+    (workplace / "sub" / "cost.py").write_text("from parts import cost\n")
+    for address in ("sub/cost.py:cost", "parts:cost"):
+        arguments = [
+            "profile",
+            "a.pt",
+            "b.pt",
+            "--objective",
+            address,
+            "--quiet",
+            "-o",
+            address[:3],
+        ]
+        assert cli.main(arguments) == 0
+    sys.modules.pop("parts")
+
+
+def test_errors_of_the_users_code_say_where(workplace, capsys):
+    (workplace / "broken.py").write_text("def cost():\n    return {}['missing']\n")
+    assert cli.main(["profile", "a.pt", "b.pt", "--objective", "broken.py:cost"]) == 2
+    assert "thalweg: KeyError: 'missing' (broken.py, line 2)." in capsys.readouterr().err
+
+
+def test_nobody_reading_is_no_error(workplace):
+    command = f"{sys.executable} -m thalweg profile a.pt b.pt --objective cost.py:cost --quiet"
+    command += " --grid 0:1:2001 | head -n 1; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True)
+    assert done.stdout.startswith("alpha,")
+    assert "Broken pipe" not in done.stderr
+    assert done.returncode == 141
+
+
+def test_names_of_checkpoints_are_short_and_told_apart(workplace):
+    paths = [workplace / "one" / "model.pt", workplace / "two" / "model.pt"]
+    assert cli._names(paths) == ("one/model", "two/model")
+    (name,) = cli._names([workplace / "epoch=10-step=12345-val_loss=0.1234.ckpt"])
+    assert name == "epoch=10-…oss=0.1234"
+    folder = cli._folder_name("profile", ("one/model", name))
+    assert folder == "profile-one_model-epoch=10_oss=0.1234"

@@ -364,33 +364,33 @@ def test_every_network_of_the_table_has_a_space_of_its_own_size():
     }
 
 
-class Partly(torch.nn.Module):
+class Partly(nn.Module):
     """A frozen layer, a buffer of its own, running statistics and something to train."""
 
     def __init__(self, scale=1.0):
         super().__init__()
-        self.base = torch.nn.Linear(3, 3)
-        self.norm = torch.nn.BatchNorm1d(3)
-        self.head = torch.nn.Linear(3, 2)
-        torch.nn.init.constant_(self.base.weight, 0.5 * scale).requires_grad_(False)
-        torch.nn.init.constant_(self.base.bias, 0.1).requires_grad_(False)
+        self.base = nn.Linear(3, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.head = nn.Linear(3, 2)
+        nn.init.constant_(self.base.weight, 0.5 * scale).requires_grad_(False)
+        nn.init.constant_(self.base.bias, 0.1).requires_grad_(False)
         self.register_buffer("shift", torch.ones(3))
 
 
 def test_frozen_parameters_of_another_model_are_refused():
-    space = tw.ParameterSpace.of(Partly())
+    space = ParameterSpace.of(Partly())
     assert space.flatten(Partly()).shape == (space.size,)
-    with pytest.raises(tw.ParameterMismatchError, match=r"Frozen parameters .*differ in 'base\.w"):
+    with pytest.raises(ParameterMismatchError, match=r"Frozen parameters .*differ in 'base\.w"):
         space.flatten(Partly(scale=2.0).state_dict())
 
 
 def test_frozen_parameters_are_compared_in_the_type_of_the_model():
-    space = tw.ParameterSpace.of(Partly(scale=1.1).bfloat16())
+    space = ParameterSpace.of(Partly(scale=1.1).bfloat16())
     assert space.flatten(Partly(scale=1.1)).dtype == torch.float32
 
 
 def test_other_buffers_are_named_in_a_warning_and_statistics_are_not():
-    space, other = tw.ParameterSpace.of(Partly()), Partly()
+    space, other = ParameterSpace.of(Partly()), Partly()
     other.norm.running_mean += 1
     other.norm.num_batches_tracked += 1
     space.flatten(other)
@@ -403,7 +403,7 @@ def test_a_fixed_tensor_that_is_complex_or_holds_nan_is_compared_too():
     model = Partly()
     model.register_buffer("phase", torch.tensor([1 + 2j]))
     model.register_buffer("unknown", torch.tensor([float("nan")]))
-    space = tw.ParameterSpace.of(model)
+    space = ParameterSpace.of(model)
     assert space.flatten(model).shape == (space.size,)
     model.phase += 1j
     with pytest.warns(RuntimeWarning, match="'phase' differ"):

@@ -1,11 +1,15 @@
 """The command line: `thalweg demo`, `run`, `profile` and so on.
 
 Standard output carries data (a folder, a table), standard error what is said about it. Exit
-codes: 0 done; 1 done, but a claim was not reproduced; 2 bad usage or bad input; 130 interrupted.
+codes: 0 done; 1 done, but a claim was not reproduced; 2 bad usage or bad input; 130 interrupted;
+141 nobody reads the output any more.
 Each command imports what it needs when it is called, so that `--version` and `list` are quick.
 """
 
+import hashlib
+import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -25,6 +29,7 @@ __all__ = ["main"]
 
 Scale = Literal["smoke", "small", "paper"]
 Folder = Annotated[Path, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
+OwnFolder = Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")]
 StudyName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STUDY")]
 Checkpoint = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
 Factory = Annotated[str, tyro.conf.arg(metavar="FILE.PY:FACTORY")]
@@ -37,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments in (["--version"], ["-V"]):
         print(f"thalweg {__version__}")
         return 0
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a pipe may know no Greek
+        sys.stdout.reconfigure(errors="replace")
     commands: dict[str, Any] = {
         "demo": demo,
         "list": list_studies,
@@ -57,12 +64,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return code
     except KeyboardInterrupt:
-        _say("Interrupted. What was finished is kept; the same command goes on from there.")
+        kept = "Training that had finished is kept; the same command goes on from there."
+        _say(f"Interrupted. {kept if arguments[0] in ('run', 'demo') else 'Nothing was written.'}")
         return 130
-    except (ArithmeticError, ImportError, OSError, TypeError, ValueError) as error:
+    except BrokenPipeError:  # as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # code of the user's runs in here, so anything may come
         if os.environ.get("THALWEG_TRACEBACK"):
             traceback.print_exc()
-        _say(f"thalweg: {error}")
+        _say(f"thalweg: {_described(error)}")
         return 2
 
 
@@ -112,7 +123,7 @@ def run(
     /,
     *,
     scale: Scale = "smoke",
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"], metavar="FOLDER")] = None,
+    output: OwnFolder = None,
     seed: int = 0,
     device: str = "cpu",
     quiet: bool = False,
@@ -139,6 +150,8 @@ def run(
 def check(record: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECORD")], /) -> int:
     """Verify every byte of a record, and put its numbers to the claims of its study again.
 
+    The record is record.json and arrays.safetensors; figures and parameters beside it are not.
+
     Args:
         record: The folder of a record.
     """
@@ -149,7 +162,7 @@ def check(record: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="R
     opened = open_record(record)
     _say(f"{record}: intact ({opened.study}, scale {opened.scale or 'unknown'}).")
     claims = opened.claims
-    if opened.study in NAMES:
+    if opened.study in NAMES and "file" not in opened.provenance:
         claims = check_claims(load_study(opened.study), opened.numbers)
         if [c.verdict for c in claims] != [c.verdict for c in opened.claims]:
             _say("The claims of the study have changed since: these are today's verdicts.")
@@ -191,7 +204,7 @@ def profile(
     *,
     objective: Factory,
     grid: GridText = "0:1:51",
-    output: Folder = Path("thalweg-runs/profile"),
+    output: OwnFolder = None,
     trust_pickle: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -202,7 +215,7 @@ def profile(
         b: Parameters at alpha = 1.
         objective: A function without arguments that returns the objective.
         grid: Coordinates, both ends included.
-        output: Where the record and the figure go.
+        output: Where the record and the figure go; thalweg-runs/profile-A-B by default.
         trust_pickle: Load checkpoints that could run code.
         quiet: Show no progress bar.
     """
@@ -213,7 +226,11 @@ def profile(
     cells = _grid(grid, "--grid")
     cost = load_objective(objective)
     ends = [cost.space.flatten(path, trust_pickle=trust_pickle) for path in (a, b)]
-    line = Line(ends[0], ends[1], labels=(a.stem, b.stem))
+    names = _names((a, b))
+    asked = {"checkpoints": _stated((a, b)), "objective": objective, "grid": grid}
+    folder = output or Path("thalweg-runs") / _folder_name("profile", names)
+    _prepare(folder, "profile", asked)
+    line = Line(ends[0], ends[1], labels=(names[0], names[1]))
     result = evaluate(cost, line, cells, progress=False if quiet else None)
     numbers = _line_numbers(result)
     if numbers:
@@ -221,9 +238,8 @@ def profile(
             "Between the two, the greatest climb is {climb:.4g} and the barrier {barrier:.4g} at "
             "alpha = {barrier_alpha:.3g}.".format(**numbers)
         )
-    asked = {"a": str(a), "b": str(b), "objective": objective, "grid": grid}
-    _keep("profile", f"From {a.stem} to {b.stem}", result, asked, numbers, output)
     _print_table({"alpha": result.alpha}, result)
+    _keep("profile", f"From {names[0]} to {names[1]}", result, asked, numbers, folder)
     return 0
 
 
@@ -234,11 +250,11 @@ def surface(
     /,
     *,
     objective: Factory,
-    x: GridText = "-1:1:25",
-    y: GridText = "-1:1:25",
+    x: GridText = "",
+    y: GridText = "",
     normalize: Literal["filter", "layer", "none"] = "filter",
     seed: int = 0,
-    output: Folder = Path("thalweg-runs/surface"),
+    output: OwnFolder = None,
     trust_pickle: bool = False,
     quiet: bool = False,
 ) -> int:
@@ -248,11 +264,12 @@ def surface(
         checkpoints: Three, for the plane through them, at (0, 0), (1, 0) and (0, 1); or one,
             for a plane around it along two random directions.
         objective: A function without arguments that returns the objective.
-        x: First coordinates, both ends included.
-        y: Second coordinates.
+        x: First coordinates, both ends included; -0.5:1.5:25 through three checkpoints, -1:1:25
+            around one.
+        y: Second coordinates, likewise.
         normalize: How random directions are scaled to the network.
         seed: Seed of the random directions.
-        output: Where the record and the figure go.
+        output: Where the record and the figure go; thalweg-runs/surface-NAMES by default.
         trust_pickle: Load checkpoints that could run code.
         quiet: Show no progress bar.
     """
@@ -267,26 +284,24 @@ def surface(
             f"A surface needs one checkpoint or three; got {len(checkpoints)}. Give three for "
             "the plane through them, one for random directions around it."
         )
-    cells = [_grid(text, name) for text, name in ((x, "--x"), (y, "--y"))]
+    usual = "-0.5:1.5:25" if len(checkpoints) == 3 else "-1:1:25"
+    cells = [_grid(text or usual, name) for text, name in ((x, "--x"), (y, "--y"))]
     cost = load_objective(objective)
     points = [cost.space.flatten(path, trust_pickle=trust_pickle) for path in checkpoints]
-    names = tuple(path.stem for path in checkpoints)
+    names = _names(checkpoints)
+    asked: dict[str, Any] = {"checkpoints": _stated(checkpoints), "objective": objective}
+    asked |= {"x": x or usual, "y": y or usual}
     if len(points) == 3:
         plane = Plane.through(*points, labels=(names[0], names[1], names[2]))
     else:
+        asked |= {"normalize": normalize, "seed": seed}
         plane = Plane.random(cost.space, points[0], normalize=normalize, seed=seed, label=names[0])
+    folder = output or Path("thalweg-runs") / _folder_name("surface", names)
+    _prepare(folder, "surface", asked)
     result = evaluate(cost, plane, *cells, progress=False if quiet else None)
-    asked = {
-        "checkpoints": [str(path) for path in checkpoints],
-        "objective": objective,
-        "x": x,
-        "y": y,
-        "normalize": normalize,
-        "seed": seed,
-    }
-    _keep("surface", "Around " + " and ".join(names), result, asked, {}, output)
     across, up = np.meshgrid(result.x, result.y)
     _print_table({"x": across.ravel(), "y": up.ravel()}, result)
+    _keep("surface", "Around " + " and ".join(names), result, asked, {}, folder)
     return 0
 
 
@@ -318,9 +333,11 @@ def _run(
     from thalweg.studies.study import run_study
 
     study = load_study(name)
-    _reject_other_record(folder, study.name)
+    if scale in study.scales:
+        _prepare(folder, study.name, {**study.scales[scale], "seed": seed})
+    file = Path(name) if name.endswith(".py") else None
     show = False if quiet else None
-    record = run_study(study, scale, folder, seed=seed, device=device, progress=show)
+    record = run_study(study, scale, folder, seed=seed, device=device, file=file, progress=show)
     _illustrate(record, folder)
     return record, folder
 
@@ -351,7 +368,6 @@ def _keep(
 
     from thalweg.records import Record, save_record
 
-    _reject_other_record(folder, study)
     command = shlex.join(["thalweg", *sys.argv[1:]])
     record = Record(
         study=study,
@@ -366,22 +382,65 @@ def _keep(
     _say(f"Record, figure and report are in {folder}.")
 
 
-def _reject_other_record(folder: Path, study: str) -> None:
-    """Raise where a folder holds the record of something else."""
+def _prepare(folder: Path, study: str, asked: Mapping[str, Any]) -> None:
+    """Make a folder before any work is done, and raise where it holds something else."""
     from thalweg.errors import RecordError
-    from thalweg.records import open_record
+    from thalweg.records import Record, open_record
 
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(
+            f"A folder that can be written to is needed; {folder} cannot. Choose another with "
+            "--output."
+        )
     if not (folder / "record.json").exists():
         return
     try:
-        held = open_record(folder).study
-    except RecordError:
-        held = "a record that cannot be read"
-    if held != study:
+        held = open_record(folder)
+    except RecordError as error:
         raise FileExistsError(
-            f"A record of {study!r} never replaces another; {folder} holds {held!r}. Choose "
-            "another folder with --output."
+            f"A record never replaces one that cannot be read; {folder} holds one ({error}). "
+            "Remove that folder, or choose another with --output."
+        ) from error
+    if held.study != study or dict(held.asked) != dict(Record(study=study, asked=asked).asked):
+        raise FileExistsError(
+            f"A record never replaces that of another run; {folder} holds {held.study!r} with "
+            "other settings or seed. Remove that folder, or choose another with --output."
         )
+
+
+def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return short names for checkpoints: their stems, with the folder where those coincide."""
+    names = [path.stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.resolve().parent.name}/{path.stem}" for path in paths]
+    return tuple(n if len(n) <= 20 else f"{n[:9]}…{n[-10:]}" for n in names)
+
+
+def _folder_name(what: str, names: Sequence[str]) -> str:
+    """Return a name for the folder of a result."""
+    return "-".join([what, *(re.sub(r"[^\w.=+]+", "_", name) for name in names)])
+
+
+def _stated(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Return name and checksum of each checkpoint."""
+    stated = []
+    for path in paths:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        stated.append({"file": path.name, "sha256": digest})
+    return stated
+
+
+def _described(error: Exception) -> str:
+    """Return the message of an error; of one that is not ours, also its kind and its place."""
+    if isinstance(error, ArithmeticError | ImportError | OSError | TypeError | ValueError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}). "
+        "THALWEG_TRACEBACK=1 shows how it came to that."
+    )
 
 
 def _grid(text: str, option: str) -> Uniform:

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import ModuleType
 
 from thalweg.objectives.objective import Objective
-from thalweg.source_files import run_file
+from thalweg.source_files import importable, run_file
 
 __all__ = ["load_objective"]
 
@@ -31,7 +31,8 @@ def load_objective(address: str) -> Objective:
     if place.endswith(".py"):
         module = run_file(Path(place), "A file with the objective")
     else:
-        module = importlib.import_module(place)
+        with importable(Path()):
+            module = importlib.import_module(place)
     if not hasattr(module, name):
         defined = [key for key, value in vars(module).items() if _is_own(value, module)]
         raise ValueError(

@@ -2,14 +2,18 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["run_file"]
+__all__ = ["importable", "run_file"]
 
 
 def run_file(path: Path, wanted: str) -> ModuleType:
-    """Run a file and return it as a module; files beside it can be imported by it.
+    """Run a file and return it as a module.
+
+    It can import the files beside it and those in the current folder.
 
     Args:
         path: The file.
@@ -24,10 +28,18 @@ def run_file(path: Path, wanted: str) -> ModuleType:
     assert spec is not None  # a path that ends in .py always has a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    beside = str(path.parent.resolve())
-    sys.path.insert(0, beside)
-    try:
+    with importable(path.parent, Path()):
         spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(beside)
     return module
+
+
+@contextmanager
+def importable(*folders: Path) -> Iterator[None]:
+    """Let modules be imported from some folders as well, the first one first."""
+    places = [str(folder.resolve()) for folder in folders]
+    sys.path[:0] = places
+    try:
+        yield
+    finally:
+        for place in places:
+            sys.path.remove(place)

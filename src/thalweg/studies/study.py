@@ -5,6 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def run_study(
     *,
     seed: int = 0,
     device: str = "cpu",
+    file: Path | None = None,
     progress: bool | Progress | None = None,
 ) -> Record:
     """Run a study, check its claims and write its record.
@@ -114,6 +116,8 @@ def run_study(
             finished there is not repeated.
         seed: Seed of everything random in it.
         device: Where to train and evaluate.
+        file: The file that the study was read from, where it is none of ours; its checksum
+            is kept with the record.
         progress: None for a progress bar on a terminal, False for none.
 
     Returns:
@@ -142,7 +146,9 @@ def run_study(
         claims=check_claims(study, outcome.numbers),
         summary=outcome.summary,
         provenance={
-            "command": f"thalweg run {study.name} --scale {scale} --seed {seed} --device {device}",
+            "command": f"thalweg run {file.name if file else study.name} --scale {scale} "
+            f"--seed {seed} --device {device}",
+            **({} if file is None else _origin(file)),
             "seed": seed,
             "device": device,
             "thalweg": __version__,
@@ -155,6 +161,11 @@ def run_study(
     )
     save_record(record, folder)
     return record
+
+
+def _origin(file: Path) -> dict[str, str]:
+    """Return name and checksum of the file of a study."""
+    return {"file": file.name, "file_sha256": sha256(file.read_bytes()).hexdigest()}
 
 
 def check_claims(study: Study, numbers: Numbers) -> tuple[CheckedClaim, ...]:
