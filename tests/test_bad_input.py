@@ -335,3 +335,20 @@ def test_harmless_data_is_not_refused():
     for data in (seeded_loader(shuffle=True), seeded_loader(drop_last=True), PAIRS):
         line = tw.Line(torch.zeros(31), torch.ones(31))
         assert len(tw.profile(objective(data=data), line, [0.0, 1.0]).alpha) == 2
+
+
+def test_likely_mistakes_are_named():
+    model, loss = nn.Linear(3, 2), nn.CrossEntropyLoss()
+    data = (torch.ones(4, 3), torch.tensor([0, 1, 1, 0]))
+    with pytest.raises(TypeError, match=r"The first argument is an objective; got Linear"):
+        tw.profile(model, tw.Line(torch.zeros(8), torch.ones(8)))
+    with pytest.raises(TypeError, match=r"is the class CrossEntropyLoss.*with brackets"):
+        tw.ModelObjective(model, nn.CrossEntropyLoss, data)
+    with pytest.raises(TypeError, match=r"`metrics` maps names to functions.*got list"):
+        tw.ModelObjective(model, loss, data, metrics=[tw.error_rate])
+    with pytest.raises(TypeError, match=r"`dtype` is a floating-point type.*got 'float64'"):
+        tw.ModelObjective(model, loss, data, dtype="float64")
+    with pytest.raises(ValueError, match=r"got \(2, 5, 7\) and \(2, 5\)"):
+        tw.error_rate(torch.ones(2, 5, 7), torch.zeros(2, 5, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"got \(4, 7\) and \(4, 1\)"):
+        tw.error_rate(torch.ones(4, 7), torch.zeros(4, 1, dtype=torch.long))

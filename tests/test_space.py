@@ -408,3 +408,14 @@ def test_a_fixed_tensor_that_is_complex_or_holds_nan_is_compared_too():
     model.phase += 1j
     with pytest.warns(RuntimeWarning, match="'phase' differ"):
         space.flatten(model)
+
+
+def test_a_network_inside_the_module_of_a_framework_is_found():
+    model = Partly()
+    space = ParameterSpace.of(model)
+    held = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
+    held["loss.weight"] = torch.ones(2)
+    assert torch.equal(space.flatten(held), space.flatten(model))
+    twice = held | {f"average.{name}": tensor for name, tensor in model.state_dict().items()}
+    with pytest.raises(ParameterMismatchError, match=r"missing 'norm\.weight'"):
+        space.flatten(twice)

@@ -56,8 +56,8 @@ def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, T
             raise CheckpointError(
                 f"A checkpoint of plain tensors is needed; {path} is damaged, or a pickle that "
                 "asks for other Python objects, which could run code. Save "
-                "`model.state_dict()` or a .safetensors file, or pass trust_pickle=True if you "
-                "made the file yourself."
+                "`model.state_dict()` or a .safetensors file, or pass trust_pickle=True "
+                "(--trust-pickle on the command line) if you made the file yourself."
             ) from error
         raise CheckpointError(
             f"A checkpoint file is needed; {path} cannot be read ({error}). Save it again."

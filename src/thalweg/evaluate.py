@@ -53,6 +53,7 @@ def profile(
         >>> profile(chain, between, [0.0, 0.5, 1.0]).loss["train"]
         array([0.        , 0.31640625, 0.        ])
     """
+    _expect_objective(objective)
     _expect_dimension(section, 1, "profile")
     places = section.places
     on_section = np.isfinite(places)
@@ -110,6 +111,7 @@ def surface(
                [0., 4.],
                [3., 7.]])
     """
+    _expect_objective(objective)
     _expect_dimension(plane, 2, "surface")
     xs, ys = coordinates(x), coordinates(y)
     across, up = np.meshgrid(xs, ys)
@@ -178,6 +180,15 @@ def _made(objective: Objective, section: Section, seconds: float) -> Provenance:
     }
     facts = objective.describe()
     return provenance(objective.device, objective.dtype, seconds, objective=facts, section=where)
+
+
+def _expect_objective(objective: Objective) -> None:
+    """Raise unless the first argument is an objective; a model is the likely mistake."""
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"The first argument is an objective; got {type(objective).__name__}. Make one with "
+            "`ModelObjective(model, loss, data)`."
+        )
 
 
 def _expect_dimension(section: Section, dimension: int, what: str) -> None:

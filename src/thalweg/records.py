@@ -232,9 +232,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     place of the old file in one step. Permissions follow the umask.
 
     Args:
-        path: The file; its folder must exist.
+        path: The file; its folder is made if need be.
         data: The whole content.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:

@@ -403,7 +403,22 @@ def _named(source: Any, known: Set[str], trust_pickle: bool) -> dict[str, Tensor
         if prefix is None:
             break
         named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
-    return named
+    return named if known & named.keys() else _inner(named, known)
+
+
+def _inner(named: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
+    """Return the one part of a larger module that has the known names, if there is just one.
+
+    A training framework keeps the network as an attribute of its own module, and the names
+    of its checkpoints then start with that attribute's.
+    """
+    prefixes = {
+        name.removesuffix(inner) for inner in known for name in named if name.endswith(f".{inner}")
+    }
+    whole = [p for p in prefixes if {f"{p}{inner}" for inner in known} <= named.keys()]
+    if len(whole) != 1:
+        return named
+    return {n.removeprefix(whole[0]): t for n, t in named.items() if n.startswith(whole[0])}
 
 
 def _reject_unusual(name: str, tensor: Tensor) -> None:

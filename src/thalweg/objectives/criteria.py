@@ -60,6 +60,12 @@ def error_rate(output: Any, target: Tensor) -> SumAndCount:
         # A comparison with NaN has no winner, although > and argmax name one.
         wrong = ((logits > 0) != (target.reshape(logits.shape) > 0.5)) | logits.isnan()
         return wrong.double().sum(), count_of(wrong.numel(), wrong)
+    if logits.ndim < 2 or target.shape != (logits.shape[0], *logits.shape[2:]):
+        raise ValueError(
+            "error_rate needs logits of shape (n, classes, ...) and targets of shape (n, ...); "
+            f"got {tuple(logits.shape)} and {tuple(target.shape)}. Move the classes to axis 1, or "
+            "write a metric that returns (sum, count)."
+        )
     counted = target != -100
     wrong = ((logits.argmax(1) != target) | logits.isnan().any(1)) & counted
     return wrong.double().sum(), counted.double().sum()
@@ -82,6 +88,11 @@ def criterion(loss: Any, kind: Literal["loss", "metric"], name: str) -> Criterio
     """
     if loss is None:
         return OwnLoss()
+    if isinstance(loss, type):
+        raise TypeError(
+            f"A {kind} is an instance or a function; {name!r} is the class {loss.__name__}. "
+            f"Write {loss.__name__}() with brackets."
+        )
     if not callable(loss):
         raise TypeError(
             f"A {kind} is a torch.nn loss or a function; {name!r} is a {type(loss).__name__}. "

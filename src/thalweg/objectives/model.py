@@ -100,6 +100,7 @@ class ModelObjective(Objective):
         penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
     ) -> None:
         model = plain_module(model)
+        _reject_odd_settings(metrics, dtype)
         self.space = ParameterSpace.of(model)
         first = next(p for p in model.parameters() if p.requires_grad)
         self.device = usable_device(first.device if device is None else device)
@@ -365,6 +366,19 @@ class ModelObjective(Objective):
             if self.penalty is not None:
                 total += differentiated(self._penalty(tensors), leaves, vector)
         return total.to(self.dtype)
+
+
+def _reject_odd_settings(metrics: Any, dtype: Any) -> None:
+    """Raise for metrics without names and for a type that is none of torch's."""
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(
+            "`metrics` maps names to functions, such as {'error': thalweg.error_rate}; got "
+            f"{type(metrics).__name__}. Give each metric a name."
+        )
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(
+            f"`dtype` is a floating-point type of torch; got {dtype!r}. Use torch.float64."
+        )
 
 
 def _reject_no_terms(name: str, split: str, count: float) -> None:
