@@ -201,7 +201,7 @@ class ParameterSpace:
         """
         tensors = _named(source, self._known, trust_pickle)
         self._reject_other_architecture(tensors)
-        self._reject_other_frozen(source, tensors)
+        self._reject_other_frozen(tensors)
         parts = [self._find(block, tensors).detach() for block in self.blocks]
         if dtype is None:
             dtype = parts[0].dtype
@@ -243,7 +243,7 @@ class ParameterSpace:
             )
         return {block.name: block.of(theta) for block in self.blocks}
 
-    def _reject_other_frozen(self, source: Any, tensors: Mapping[str, Tensor]) -> None:
+    def _reject_other_frozen(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise for frozen parameters that differ from the model's; warn for other buffers."""
         differing = [
             name

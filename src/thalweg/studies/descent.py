@@ -7,6 +7,7 @@ from typing import Any
 
 from thalweg.grids import Uniform
 from thalweg.measures.summaries import line_numbers, share_at_the_bottom
+from thalweg.studies.scales import trained_scales
 from thalweg.studies.study import Claim, Outcome, Run
 from thalweg.studies.wording import fall_sentence, number
 
@@ -23,32 +24,13 @@ def descent_scales(
         smoke: Settings of the small network at scale `smoke`.
         small_epochs: Epochs at scale `small`.
     """
-    return {
-        "smoke": {
-            "recipe": recipe,
-            "data": "digits",
-            "hidden": [32, 32],
-            "epochs": 120,
-            "grid": [-0.25, 2.0, 46],
-            "dropout_samples": 3,
-            **smoke,
-        },
-        "small": {
-            "recipe": recipe,
-            "data": "mnist",
-            "examples": 50_000,
-            "epochs": small_epochs,
-            "grid": [-0.25, 2.0, 46],
-            "dropout_samples": 2,
-        },
-        "paper": {
-            "recipe": recipe,
-            "data": "mnist",
-            "examples": 50_000,
-            "grid": [-0.25, 2.0, 181],
-            "dropout_samples": 5,
-        },
-    }
+    line = [-0.25, 2.0]
+    return trained_scales(
+        recipe,
+        smoke={"grid": [*line, 46], "dropout_samples": 3, **smoke},
+        small={"grid": [*line, 46], "dropout_samples": 2, "epochs": small_epochs},
+        paper={"grid": [*line, 181], "dropout_samples": 5},
+    )
 
 
 def descent_claims(*, starts_at_log_classes: bool) -> tuple[Claim, ...]:

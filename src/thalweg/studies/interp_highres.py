@@ -12,6 +12,7 @@ error, the training cost may rise by little in the last per cent of the line.
 
 from thalweg.grids import Uniform
 from thalweg.measures.summaries import line_numbers, window_numbers
+from thalweg.studies.scales import trained_scales
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import fall_sentence, window_sentence
 
@@ -54,30 +55,12 @@ STUDY = Study(
     title="High resolution: no small structures",
     source="Goodfellow, Vinyals & Saxe (2015), figure 4 a, c, d",
     run=run,
-    scales={
-        "smoke": {
-            "recipe": "RELU_WITHOUT_DROPOUT",
-            "data": "digits",
-            "hidden": [32, 32],
-            "init_ranges": [0.1, 0.2, 0.0],
-            "epochs": 120,
-            "points": 200,
-        },
-        "small": {
-            "recipe": "RELU_WITHOUT_DROPOUT",
-            "data": "mnist",
-            "examples": 10_000,
-            "hidden": [400, 400],
-            "epochs": 20,
-            "points": 200,
-        },
-        "paper": {
-            "recipe": "RELU_WITHOUT_DROPOUT",
-            "data": "mnist",
-            "examples": 50_000,
-            "points": 200,
-        },
-    },
+    scales=trained_scales(
+        "RELU_WITHOUT_DROPOUT",
+        smoke={"points": 200},
+        small={"points": 200, "examples": 10_000, "hidden": [400, 400], "epochs": 20},
+        paper={"points": 200},
+    ),
     claims=(
         Claim(
             "The cost falls at each of 200 points in [0, 1] (greatest climb at most 0.1 % of "

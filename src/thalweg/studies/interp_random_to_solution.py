@@ -9,6 +9,7 @@ Expected: the cost falls from a huge value; the only minimum up to the solution 
 
 from thalweg.grids import Uniform
 from thalweg.measures.summaries import line_numbers
+from thalweg.studies.scales import trained_scales
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import fall_sentence
 
@@ -40,29 +41,12 @@ STUDY = Study(
     title="From a random point to a solution: no other minimum",
     source="Goodfellow, Vinyals & Saxe (2015), figure 5 right",
     run=run,
-    scales={
-        "smoke": {
-            "recipe": "RELU",
-            "data": "digits",
-            "hidden": [32, 32],
-            "init_ranges": [0.1, 0.2, 0.0],
-            "epochs": 120,
-            "grid": _GRID,
-        },
-        "small": {
-            "recipe": "RELU",
-            "data": "mnist",
-            "examples": 50_000,
-            "epochs": 12,
-            "grid": _GRID,
-        },
-        "paper": {
-            "recipe": "RELU",
-            "data": "mnist",
-            "examples": 50_000,
-            "grid": [0.0, 2.0, 181],
-        },
-    },
+    scales=trained_scales(
+        "RELU",
+        smoke={"grid": _GRID},
+        small={"grid": _GRID},
+        paper={"grid": [0.0, 2.0, 181]},
+    ),
     claims=(
         Claim(
             "No minimum lies between the random point and the solution (deeper than 0.1 % of "

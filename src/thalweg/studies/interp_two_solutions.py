@@ -11,6 +11,7 @@ two solutions of the same quality.
 
 from thalweg.grids import Uniform
 from thalweg.measures.summaries import line_numbers
+from thalweg.studies.scales import trained_scales
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import barrier_sentence
 
@@ -58,29 +59,12 @@ STUDY = Study(
     title="Two solutions: a barrier between them, and no other minimum",
     source="Goodfellow, Vinyals & Saxe (2015), figure 5 left",
     run=run,
-    scales={
-        "smoke": {
-            "recipe": "RELU",
-            "data": "digits",
-            "hidden": [32, 32],
-            "init_ranges": [0.1, 0.2, 0.0],
-            "epochs": 120,
-            "grid": _GRID,
-        },
-        "small": {
-            "recipe": "RELU",
-            "data": "mnist",
-            "examples": 50_000,
-            "epochs": 12,
-            "grid": _GRID,
-        },
-        "paper": {
-            "recipe": "RELU",
-            "data": "mnist",
-            "examples": 50_000,
-            "grid": [-1.0, 2.0, 181],
-        },
-    },
+    scales=trained_scales(
+        "RELU",
+        smoke={"grid": _GRID},
+        small={"grid": _GRID},
+        paper={"grid": [-1.0, 2.0, 181]},
+    ),
     claims=(
         Claim(
             "A barrier separates the two solutions (at least 1 % of the range).",

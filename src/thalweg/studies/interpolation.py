@@ -55,14 +55,14 @@ class Network:
     history: History
 
 
-def recipe_of(settings: Mapping[str, Any]) -> Recipe:
+def _recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """Return the recipe that settings name, with the fields that they replace."""
     recipe: Recipe = getattr(recipes, settings["recipe"])
     fields = ("hidden", "pieces", "epochs", "patience", "init_ranges")
     return replace(recipe, **{name: settings[name] for name in fields if name in settings})
 
 
-def data_of(settings: Mapping[str, Any]) -> DataSet:
+def _data_of(settings: Mapping[str, Any]) -> DataSet:
     """Return the data set that settings name."""
     if settings["data"] == "digits":
         return digits(seed=0)
@@ -71,9 +71,9 @@ def data_of(settings: Mapping[str, Any]) -> DataSet:
 
 def untrained(run: Run, *, seed: int) -> tuple[torch.nn.Module, DataSet]:
     """Return a fresh network and its data."""
-    data = data_of(run.settings)
+    data = _data_of(run.settings)
     inputs = data.splits["train"][0].shape[1]
-    return multilayer_perceptron(recipe_of(run.settings), inputs, seed=seed), data
+    return multilayer_perceptron(_recipe_of(run.settings), inputs, seed=seed), data
 
 
 def train_network(run: Run, *, seed: int) -> Network:
@@ -82,7 +82,7 @@ def train_network(run: Run, *, seed: int) -> Network:
     Both ends are written to `start-SEED.safetensors` and `solution-SEED.safetensors` as soon
     as they are known.
     """
-    recipe = recipe_of(run.settings)
+    recipe = _recipe_of(run.settings)
     model, data = untrained(run, seed=seed)
     space = ParameterSpace.of(model)
     asked = {"recipe": asdict(recipe), "seed": seed, "data": data.checksum, "device": run.device}
