@@ -165,7 +165,7 @@ def test_statistics_of_inputs_far_from_zero_do_not_cancel(mean):
     x = (mean + normal(500, 2, seed=7)).float()
     model = seeded(lambda: nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1)), 1).float()
     objective = tw.ModelObjective(model, nn.MSELoss(), (x, torch.zeros(500, 1)), batch_size=64)
-    tensors = objective._tensors_at(objective.space.flatten(model), None)
+    tensors = objective.tensors_at(objective.space.flatten(model), None)
     exact = x.double()
     torch.testing.assert_close(tensors["0.running_mean"].double(), exact.mean(0), rtol=1e-7, atol=0)
     torch.testing.assert_close(tensors["0.running_var"].double(), exact.var(0), rtol=1e-6, atol=0)

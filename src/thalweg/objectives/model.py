@@ -1,6 +1,6 @@
 """The cost of a model on data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from thalweg.objectives.batch_norm import (
     population_statistics,
     reject_single_examples,
 )
-from thalweg.objectives.batches import examples_in, narrow, read_splits
+from thalweg.objectives.batches import Split, examples_in, narrow, read_splits
 from thalweg.objectives.criteria import criterion
 from thalweg.objectives.dropout import MonteCarlo, dropout_policy
 from thalweg.objectives.forward_pass import ForwardPass, differentiated, private_copy
@@ -111,13 +111,13 @@ class ModelObjective(Objective):
         self.metrics = tuple(metrics or {})
         self.penalty = penalty
         self.dropout = dropout_policy(dropout)
-        with self._passive():
-            self._model = ForwardPass(private_copy(model, self.device, self.dtype), criteria)
+        with self.passive():
+            self.forward_pass = ForwardPass(private_copy(model, self.device, self.dtype), criteria)
             self.splits = read_splits(data, batch_size, self.device, self.dtype)
             if isinstance(criteria[0], OwnLoss):
-                criteria[0].settle(self._model.model, self.splits)
-        self._layers = normalisation_layers(self._model.model)
-        self.batch_norm = batch_norm_policy(batch_norm, self._model.model)
+                criteria[0].settle(self.forward_pass.model, self.splits)
+        self.normalisation_layers = normalisation_layers(self.forward_pass.model)
+        self.batch_norm = batch_norm_policy(batch_norm, self.forward_pass.model)
         self._loss_name = _name_of(loss)
         self._checked = False
         self._terms: dict[str, float] = {}
@@ -126,33 +126,53 @@ class ModelObjective(Objective):
 
     def evaluate(self, theta: Tensor, anchor_buffers: AnchorBuffers | None = None) -> Evaluation:
         """Return the loss and the metrics on every split at one point, from one pass."""
-        with self._passive():
-            tensors = self._tensors_at(theta, anchor_buffers)
-            loss: dict[str, float] = {}
-            metrics: dict[str, dict[str, float]] = {name: {} for name in self.metrics}
-            samples: dict[str, tuple[float, ...]] = {}
-            for index, split in enumerate(self.splits):
-                drawn = [self._means(index, tensors, sample) for sample in self._samples]
-                loss[split.name] = sum(means[0] for means in drawn) / len(drawn)
-                for place, name in enumerate(self.metrics, start=1):
-                    metrics[name][split.name] = sum(m[place] for m in drawn) / len(drawn)
-                if self.dropout is not None:
-                    samples[split.name] = tuple(means[0] for means in drawn)
-            if self.penalty is not None:
-                extra = float(self._penalty(tensors))
-                first = self.splits[0].name
-                loss[first] += extra
-                samples = {
-                    name: tuple(v + extra for v in values) if name == first else values
-                    for name, values in samples.items()
-                }
+        with self.passive():
+            tensors = self.tensors_at(theta, anchor_buffers)
+            sums = [
+                [self._sums(split.batches, tensors, sample, index) for sample in self._samples]
+                for index, split in enumerate(self.splits)
+            ]
+            return self.evaluation(sums, tensors)
+
+    def evaluation(
+        self, sums: Sequence[Sequence[Tensor]], tensors: Mapping[str, Tensor]
+    ) -> Evaluation:
+        """Divide sums by counts, and add the penalty: the end of every way to evaluate a point.
+
+        Args:
+            sums: For each split and each Monte-Carlo sample (one where the cost is exact) sum
+                and count of every criterion, shape (criteria, 2), float64.
+            tensors: The named parameters at the point, for the penalty.
+        """
+        loss: dict[str, float] = {}
+        metrics: dict[str, dict[str, float]] = {name: {} for name in self.metrics}
+        samples: dict[str, tuple[float, ...]] = {}
+        for split, totals in zip(self.splits, sums, strict=True):
+            drawn = [self._means(split, total) for total in totals]
+            loss[split.name] = sum(means[0] for means in drawn) / len(drawn)
+            for place, name in enumerate(self.metrics, start=1):
+                metrics[name][split.name] = sum(m[place] for m in drawn) / len(drawn)
+            if self.dropout is not None:
+                samples[split.name] = tuple(means[0] for means in drawn)
+        if self.penalty is not None:
+            extra = float(self._penalty(tensors))
+            first = self.splits[0].name
+            loss[first] += extra
+            samples = {
+                name: tuple(v + extra for v in values) if name == first else values
+                for name, values in samples.items()
+            }
         return Evaluation(loss, metrics, samples)
 
     def value(self, theta: Tensor | ArrayLike) -> float:
         """Return J(θ): the loss on the first split."""
-        with self._passive():
-            tensors = self._tensors_at(theta, None)
-            drawn = [self._means(0, tensors, sample)[0] for sample in self._samples]
+        with self.passive():
+            tensors = self.tensors_at(theta, None)
+            first = self.splits[0]
+            drawn = [
+                self._means(first, self._sums(first.batches, tensors, sample, 0))[0]
+                for sample in self._samples
+            ]
             value = sum(drawn) / len(drawn)
             return value + (0.0 if self.penalty is None else float(self._penalty(tensors)))
 
@@ -188,8 +208,8 @@ class ModelObjective(Objective):
         finite = True
         batches, names = self.splits[0].batches, ("loss", *self.metrics)
         stride = -(-len(batches) // _CHECKED_BATCHES)
-        with self._passive():
-            tensors = self._tensors_at(theta, None, allow_missing=True)
+        with self.passive():
+            tensors = self.tensors_at(theta, None, allow_missing=True)
             for index in range(0, len(batches), stride):
                 batch = batches[index]
                 first = self._sums([batch], tensors, 0, 0, index)
@@ -217,7 +237,7 @@ class ModelObjective(Objective):
             for split in self.splits
         }
         return {
-            "model": type(self._model.model).__name__,
+            "model": type(self.forward_pass.model).__name__,
             "parameters": self.space.size,
             "loss": self._loss_name,
             "metrics": list(self.metrics),
@@ -236,7 +256,7 @@ class ModelObjective(Objective):
         return range(1 if self.dropout is None else self.dropout.samples)
 
     @contextmanager
-    def _passive(self, grad: bool = False) -> Iterator[None]:
+    def passive(self, grad: bool = False) -> Iterator[None]:
         """Evaluate whatever context the caller is in: no autocast, random state put back."""
         with (
             torch.inference_mode(False),
@@ -246,7 +266,7 @@ class ModelObjective(Objective):
         ):
             yield
 
-    def _tensors_at(
+    def tensors_at(
         self,
         theta: Tensor | ArrayLike,
         anchor_buffers: AnchorBuffers | None,
@@ -262,34 +282,33 @@ class ModelObjective(Objective):
                 remembered = remembered_buffers(theta) if isinstance(theta, Tensor) else None
                 anchor_buffers = ([remembered], [1.0])
             if not (allow_missing and anchor_buffers[0][0] is None):
-                tensors |= interpolated(self._layers, *anchor_buffers, self.device, self.dtype)
+                tensors |= interpolated(self.normalisation_layers, *anchor_buffers, self.device, self.dtype)
         elif self.batch_norm == "batch":  # written to by each pass, so not the model's own
             tensors |= {
                 f"{name}.{part}" if name else part: buffer.clone()
-                for name, layer in self._layers.items()
+                for name, layer in self.normalisation_layers.items()
                 for part, buffer in layer.named_buffers(recurse=False)
             }
         return tensors
 
     def _recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return population statistics of the first split, with dropout off."""
-        model = self._model.model
+        model = self.forward_pass.model
 
         def forward(batch: Any, statistics: dict[str, Tensor]) -> None:
             inputs, named, _ = split_batch(batch)
-            if self._model.needs_output:
+            if self.forward_pass.needs_output:
                 functional_call(model, {**parameters, **statistics}, inputs, named)
             else:
-                self._model.call({**parameters, **statistics}, batch)
+                self.forward_pass.call({**parameters, **statistics}, batch)
 
         model.eval()
         split = self.splits[0]
-        return population_statistics(self._layers, split.batches, split.whole, forward)
+        return population_statistics(self.normalisation_layers, split.batches, split.whole, forward)
 
-    def _means(self, split_index: int, tensors: Mapping[str, Tensor], sample: int) -> list[float]:
+    def _means(self, split: Split, sums: Tensor) -> list[float]:
         """Return the mean of the loss and of every metric over one split."""
-        split = self.splits[split_index]
-        sums = self._sums(split.batches, tensors, sample, split_index).cpu()
+        sums = sums.cpu()
         for name, row in zip(("loss", *self.metrics), sums, strict=True):
             _reject_no_terms(name, split.name, float(row[1]))
         self._terms[split.name] = float(sums[0, 1])
@@ -305,7 +324,7 @@ class ModelObjective(Objective):
     ) -> Tensor:
         """Return sum and count of every criterion over some batches, shape (criteria, 2)."""
         self._set_mode()
-        total = torch.zeros(len(self._model.criteria), 2, dtype=torch.float64, device=self.device)
+        total = torch.zeros(len(self.forward_pass.criteria), 2, dtype=torch.float64, device=self.device)
         for index, batch in enumerate(batches, start=first_index):
             total += self._call(tensors, batch, sample, split_index, index)
         return total
@@ -321,14 +340,14 @@ class ModelObjective(Objective):
     ) -> Tensor:
         """Run one batch, under the masks that belong to it where dropout is on."""
         if self.dropout is None:
-            return self._model.call(tensors, batch, loss_only)
+            return self.forward_pass.call(tensors, batch, loss_only)
         with self.dropout.masks(sample, split_index, index):
-            return self._model.call(tensors, batch, loss_only)
+            return self.forward_pass.call(tensors, batch, loss_only)
 
     def _set_mode(self) -> None:
         """Put the copy in the mode that the policies ask for."""
-        self._model.train(self.dropout is not None)
-        for layer in self._layers.values():
+        self.forward_pass.train(self.dropout is not None)
+        for layer in self.normalisation_layers.values():
             layer.train(self.batch_norm == "batch")
 
     def _penalty(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -349,8 +368,8 @@ class ModelObjective(Objective):
                 "Derivatives need statistics that do not depend on θ; batch_norm='recalibrate' "
                 "recomputes them at every point. Use batch_norm='stored' or 'batch'."
             )
-        with self._passive(grad=True), sdpa_kernel(SDPBackend.MATH):
-            tensors = self._tensors_at(theta, None)
+        with self.passive(grad=True), sdpa_kernel(SDPBackend.MATH):
+            tensors = self.tensors_at(theta, None)
             leaves = [tensors[name].detach().requires_grad_() for name in self.space.names]
             tensors |= dict(zip(self.space.names, leaves, strict=True))
             total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)

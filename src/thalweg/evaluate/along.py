@@ -1,4 +1,4 @@
-"""Evaluating an objective along sections: profiles and surfaces."""
+"""Profiles and surfaces: the cost at the coordinates of a grid."""
 
 import sys
 import time
@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from thalweg.environment import provenance
+from thalweg.evaluate.sweep import sweep
 from thalweg.grids import Grid, Uniform, coordinates
 from thalweg.objectives.objective import Evaluation, Objective
-from thalweg.progress import Progress, progress_bar
+from thalweg.progress import Progress
 from thalweg.results import Array, Ends, Profile, Provenance, Surface
-from thalweg.sections import Line, Plane, Section, combine
+from thalweg.sections import Line, Plane, Section
 
-__all__ = ["profile", "surface", "sweep"]
+__all__ = ["profile", "surface"]
 
 
 def profile(
@@ -134,37 +135,6 @@ def surface(
     )
 
 
-def sweep(
-    objective: Objective,
-    section: Section,
-    weights: Array,
-    *,
-    progress: bool | Progress | None = None,
-) -> list[Evaluation]:
-    """Evaluate an objective at each row of a weight matrix, one point after the other.
-
-    This is the plain way, and the definition of right for every faster one: combine the
-    anchors with the weights of a row, pass over all of the data, go on to the next row.
-
-    Args:
-        objective: The cost.
-        section: Its anchors are combined.
-        weights: One row a point, shape (n, m).
-        progress: None for a progress bar on a terminal, False for none.
-    """
-    anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
-    # In the middle, for ends are special: where a start gives every class the same score, or a
-    # solution has no cost at all, a wrong mean cannot be told from a right one.
-    objective.check(combine(anchors, weights[len(weights) // 2]))
-    rows: list[Evaluation] = []
-    with progress_bar(progress) as report:
-        for done, row in enumerate(weights, start=1):
-            theta = combine(anchors, row)
-            rows.append(objective.evaluate(theta, (section.buffers, [float(w) for w in row])))
-            report(done, len(weights), f"{section.kind}: cost at {len(weights)} points")
-    return rows
-
-
 def _made(objective: Objective, section: Section, seconds: float) -> Provenance:
     """Return what made a result."""
     first = section.anchors[0].double()
@@ -240,8 +210,8 @@ def _warn_non_finite(loss: dict[str, Array], places: Sequence[str]) -> None:
 
 
 def _outside_package() -> int:
-    """Return the stack level of the first caller outside this module."""
+    """Return the stack level of the first caller outside this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("thalweg.evaluate"):
         frame, level = frame.f_back, level + 1
     return level

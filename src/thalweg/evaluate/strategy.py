@@ -1,0 +1,56 @@
+"""What a way to evaluate many points is, and the plain one that defines what is right."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from thalweg.objectives.objective import Evaluation, Objective
+from thalweg.results import Array
+from thalweg.sections import Section, combine
+
+__all__ = ["Plain", "Strategy"]
+
+
+class Strategy(ABC):
+    """A way to evaluate an objective at rows of a weight matrix.
+
+    Every strategy gives the numbers of `Plain` up to rounding. The value at a point does not
+    depend on the points that are evaluated with it, so that a sweep can be cut anywhere, over
+    time and over machines, and give the same bits.
+
+    Attributes:
+        name: What it is called in plans and results.
+        rows: How many points it likes to evaluate together.
+    """
+
+    name: str
+    rows: int = 1
+
+    @abstractmethod
+    def evaluate(self, weights: Array) -> list[Evaluation]:
+        """Return the evaluations at some points.
+
+        Args:
+            weights: One row a point, shape (n, m); n is at most `rows`.
+        """
+
+
+class Plain(Strategy):
+    """One point after the other: combine the anchors, pass over the data, go on."""
+
+    name = "plain"
+
+    def __init__(self, objective: Objective, section: Section, anchors: Sequence[Tensor]) -> None:
+        self.objective = objective
+        self.section = section
+        self.anchors = anchors
+
+    def evaluate(self, weights: Array) -> list[Evaluation]:
+        """Return the evaluations at some points."""
+        return [
+            self.objective.evaluate(
+                combine(self.anchors, row), (self.section.buffers, [float(w) for w in row])
+            )
+            for row in weights
+        ]
