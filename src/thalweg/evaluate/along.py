@@ -212,6 +212,7 @@ def _warn_non_finite(loss: dict[str, Array], places: Sequence[str]) -> None:
 def _outside_package() -> int:
     """Return the stack level of the first caller outside this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("thalweg.evaluate"):
+    package = __name__.rpartition(".")[0]
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
         frame, level = frame.f_back, level + 1
     return level

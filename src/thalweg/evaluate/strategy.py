@@ -1,15 +1,17 @@
 """What a way to evaluate many points is, and the plain one that defines what is right."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
+from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.results import Array
 from thalweg.sections import Section, combine
 
-__all__ = ["Plain", "Strategy"]
+__all__ = ["ModelStrategy", "Plain", "Strategy"]
 
 
 class Strategy(ABC):
@@ -22,10 +24,13 @@ class Strategy(ABC):
     Attributes:
         name: What it is called in plans and results.
         rows: How many points it likes to evaluate together.
+        tick: Called in the middle of an evaluation with the number of examples that have just
+            been done at all of its points, so that long ones can show how far they are.
     """
 
     name: str
     rows: int = 1
+    tick: Callable[[int], None] = staticmethod(lambda examples: None)
 
     @abstractmethod
     def evaluate(self, weights: Array) -> list[Evaluation]:
@@ -33,6 +38,24 @@ class Strategy(ABC):
 
         Args:
             weights: One row a point, shape (n, m); n is at most `rows`.
+        """
+
+
+class ModelStrategy(Strategy):
+    """A strategy for the cost of a model on data, which can be tried on one batch."""
+
+    objective: ModelObjective
+
+    @abstractmethod
+    def trial(self, weights: Array, batch: Any) -> Tensor:
+        """Return sums and counts for one batch, with the model's own running statistics.
+
+        Args:
+            weights: One row a point, shape (n, m).
+            batch: A batch of the objective's data.
+
+        Returns:
+            Sum and count of every criterion, shape (n, criteria, 2), float64.
         """
 
 

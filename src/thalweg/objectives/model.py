@@ -323,7 +323,7 @@ class ModelObjective(Objective):
         first_index: int = 0,
     ) -> Tensor:
         """Return sum and count of every criterion over some batches, shape (criteria, 2)."""
-        self._set_mode()
+        self.set_mode()
         total = torch.zeros(len(self.forward_pass.criteria), 2, dtype=torch.float64, device=self.device)
         for index, batch in enumerate(batches, start=first_index):
             total += self._call(tensors, batch, sample, split_index, index)
@@ -344,7 +344,7 @@ class ModelObjective(Objective):
         with self.dropout.masks(sample, split_index, index):
             return self.forward_pass.call(tensors, batch, loss_only)
 
-    def _set_mode(self) -> None:
+    def set_mode(self) -> None:
         """Put the copy in the mode that the policies ask for."""
         self.forward_pass.train(self.dropout is not None)
         for layer in self.normalisation_layers.values():
@@ -374,7 +374,7 @@ class ModelObjective(Objective):
             tensors |= dict(zip(self.space.names, leaves, strict=True))
             total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
             count = torch.zeros((), dtype=torch.float64, device=self.device)
-            self._set_mode()
+            self.set_mode()
             for sample in self._samples:
                 for index, batch in enumerate(self.splits[0].batches):
                     pair = self._call(tensors, batch, sample, 0, index, loss_only=True)[0]

@@ -1,0 +1,394 @@
+"""Batches outside, points inside: parameters are written in place, shared work is done once.
+
+Three levers on top of the plain way, each exact up to rounding:
+
+- **First-layer reuse.** An affine layer fed by the data itself gives Σ_j w_j (W_j x + b_j) at
+  θ = Σ_j w_j P_j: its products are computed once an anchor and combined for every point.
+- **Folded normalisation.** Batch normalisation with given statistics is merged into the
+  weights before it, as often as the point changes rather than for every batch.
+- **Channels-last.** Two-dimensional convolutions get their images in the layout they like.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from thalweg.evaluate.strategy import ModelStrategy
+from thalweg.evaluate.tracing import Affine
+from thalweg.objectives.batches import examples_in, map_tensors, narrow
+from thalweg.objectives.model import ModelObjective
+from thalweg.objectives.objective import Evaluation
+from thalweg.results import Array
+from thalweg.sections import Section, combine
+
+__all__ = ["Resident", "bytes_of", "entry_inputs", "write_combination"]
+
+# Outputs of the first layers that are kept for one block of the data.
+_BLOCK_BYTES = 64 << 20
+
+
+def write_combination(out: Tensor, anchors: Sequence[Tensor], weights: Sequence[float]) -> None:
+    """Write Σ_j w_j P_j into a tensor, by the arithmetic of `thalweg.sections.combine`."""
+    empty = True
+    for weight, anchor in zip(weights, anchors, strict=True):
+        if weight == 0:
+            continue
+        if not empty:
+            out.add_(anchor, alpha=weight)
+        elif weight == 1:
+            out.copy_(anchor)
+        else:
+            torch.mul(anchor, weight, out=out)
+        empty = False
+    if empty:
+        out.zero_()
+
+
+class Resident(ModelStrategy):
+    """One model in memory whose parameters move from point to point.
+
+    Args:
+        objective: The cost.
+        section: Its anchors are combined.
+        anchors: Its anchors in the objective's type, on its device.
+        first: The affine layers whose products are shared among the points.
+        folded: Pairs of a layer and the normalisation that takes its output.
+        channels_last: Whether images go through in channels-last layout.
+        examples: Most examples of a pass; None for the batches of the objective.
+    """
+
+    rows = 64
+
+    def __init__(
+        self,
+        objective: ModelObjective,
+        section: Section,
+        anchors: Sequence[Tensor],
+        *,
+        first: Sequence[Affine] = (),
+        folded: Sequence[tuple[str, str]] = (),
+        channels_last: bool = False,
+        examples: int | None = None,
+    ) -> None:
+        self.name = "first-layer reuse" if first else "sequential"
+        self.objective = objective
+        self.section = section
+        self.anchors = anchors
+        self.channels_last = channels_last
+        self.examples = examples
+        self.model = objective.forward_pass.model
+        self._entries = {each.name: _Entry(objective, each, anchors) for each in first}
+        self._folded = [_Folded(self.model, *pair) for pair in folded]
+        self._flat = torch.empty_like(anchors[0])
+        self._copied: list[tuple[Tensor, Tensor]] = []
+
+    def evaluate(self, weights: Array) -> list[Evaluation]:
+        """Return the evaluations at some points."""
+        objective = self.objective
+        rows = [[float(w) for w in row] for row in weights]
+        with objective.passive():
+            statistics = [self._statistics(row) for row in rows]
+            objective.set_mode()
+            shape = (len(objective.splits), len(rows), len(objective.forward_pass.criteria), 2)
+            sums = torch.zeros(shape, dtype=torch.float64, device=objective.device)
+            with self._in_place():
+                for at, split in enumerate(objective.splits):
+                    streamed = split.whole is None
+                    self._pass_over(split.batches, rows, statistics, sums[at], streamed)
+        return [
+            objective.evaluation(
+                [[total[r]] for total in sums],
+                {}
+                if objective.penalty is None
+                else objective.space.unflatten(combine(self.anchors, rows[r])),
+            )
+            for r in range(len(rows))
+        ]
+
+    def trial(self, weights: Array, batch: Any) -> Tensor:
+        """Return sums and counts for one batch, with the model's own running statistics."""
+        objective = self.objective
+        rows = [[float(w) for w in row] for row in weights]
+        shape = (len(rows), len(objective.forward_pass.criteria), 2)
+        total = torch.zeros(shape, dtype=torch.float64, device=objective.device)
+        with objective.passive():
+            objective.set_mode()
+            with self._in_place():
+                self._pass_over([batch], rows, [{} for _ in rows], total)
+        return total
+
+    def _statistics(self, row: Sequence[float]) -> dict[str, Tensor]:
+        """Return the running statistics at a point that are not the model's own."""
+        policy = self.objective.batch_norm
+        if policy not in ("recalibrate", "interpolate"):
+            return {}
+        theta = combine(self.anchors, row)
+        tensors = self.objective.tensors_at(theta, (self.section.buffers, row))
+        return {name: t for name, t in tensors.items() if name not in self._own_names}
+
+    @property
+    def _own_names(self) -> set[str]:
+        """Names of the tensors that θ holds."""
+        return set(self.objective.space.names)
+
+    def _pass_over(
+        self,
+        batches: Any,
+        rows: Sequence[Sequence[float]],
+        statistics: Sequence[Mapping[str, Tensor]],
+        sums: Tensor,
+        streamed: bool = False,
+    ) -> None:
+        """Add up the criteria over some batches at every point, shape (rows, criteria, 2)."""
+        for block in self._blocks(batches, streamed):
+            for entry in self._entries.values():
+                entry.clear()
+            if self._entries:
+                self._fill_entries(block)
+            for r, row in enumerate(rows):
+                self._write(row, statistics[r])
+                for index, batch in enumerate(block):
+                    for entry in self._entries.values():
+                        entry.select(index, row)
+                    sums[r] += self.objective.forward_pass(batch, False)
+            self.tick(sum(map(examples_in, block)))
+
+    def _blocks(self, batches: Any, streamed: bool) -> Iterator[list[Any]]:
+        """Cut the data into pieces, and gather as many as the memory for a block allows."""
+        block: list[Any] = []
+        held = 0
+        shared = sum(entry.bytes_an_example for entry in self._entries.values())
+        for batch in batches:
+            count = examples_in(batch)
+            step = count if self.examples is None else min(self.examples, count)
+            for start in range(0, count, max(1, step)):
+                piece = batch if step == count else narrow(batch, start, start + step)
+                if self.channels_last:
+                    piece = map_tensors(_channels_last, piece)
+                block.append(piece)
+            held += count * shared + (bytes_of(batch) if streamed else 0)
+            if held >= _BLOCK_BYTES:
+                yield block
+                block, held = [], 0
+        if block:
+            yield block
+
+    def _fill_entries(self, block: Sequence[Any]) -> None:
+        """Compute the shared products of a block."""
+        for batch in block:
+            inputs = entry_inputs(self.objective, batch, list(self._entries))
+            for name, entry in self._entries.items():
+                entry.add(inputs[name])
+
+    def _write(self, row: Sequence[float], statistics: Mapping[str, Tensor]) -> None:
+        """Put the model at a point."""
+        write_combination(self._flat, self.anchors, row)
+        for target, source in self._copied:
+            target.copy_(source)
+        buffers = dict(self.model.named_buffers())
+        for name, tensor in statistics.items():
+            buffers[name].copy_(tensor)
+        for pair in self._folded:
+            pair.fold(self.channels_last)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """Let the model's parameters be views of one vector, and its layers take short cuts.
+
+        Everything is put back: the model's own parameters, statistics and methods.
+        """
+        model, space = self.model, self.objective.space
+        parameters = [(block, model.get_parameter(block.name)) for block in space.blocks]
+        before = [parameter.data for _, parameter in parameters]
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        with ExitStack() as stack:
+            for entry in self._entries.values():
+                stack.enter_context(entry.patched())
+            for pair in self._folded:
+                stack.enter_context(pair.patched())
+            try:
+                self._copied = []
+                for block, parameter in parameters:
+                    view = block.of(self._flat)
+                    if self.channels_last and view.ndim == 4:
+                        parameter.data = view.contiguous(memory_format=torch.channels_last)
+                        self._copied.append((parameter.data, view))
+                    else:
+                        parameter.data = view
+                yield
+            finally:
+                for (_, parameter), data in zip(parameters, before, strict=True):
+                    parameter.data = data
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(buffers[name])
+
+
+def entry_inputs(objective: ModelObjective, batch: Any, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return what one batch feeds to some layers, running the model no further than the last."""
+    modules = dict(objective.forward_pass.model.named_modules())
+    found: dict[str, Tensor] = {}
+
+    def see(name: str, given: Tensor) -> None:
+        found[name] = given
+        if len(found) == len(names):
+            raise _Reached
+
+    hooks = [
+        modules[name].register_forward_pre_hook(lambda _, given, name=name: see(name, given[0]))
+        for name in names
+    ]
+    try:
+        objective.forward_pass(batch, False)
+    except _Reached:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+class _Reached(BaseException):
+    """The pass has reached the last layer of interest. No `Exception`, which models may catch."""
+
+
+class _Entry:
+    """An affine layer at the entry of the model, and its outputs at the anchors."""
+
+    def __init__(self, objective: ModelObjective, at: Affine, anchors: Sequence[Tensor]) -> None:
+        self.layer = objective.forward_pass.model.get_submodule(at.name)
+        prefix = f"{at.name}." if at.name else ""
+        blocks = {b.name: b for b in objective.space.blocks}
+        self.tensors = [
+            {
+                p: blocks[prefix + p].of(anchor)
+                for p, _ in self.layer.named_parameters(recurse=False)
+            }
+            for anchor in anchors
+        ]
+        self.outputs: list[list[Tensor]] = []
+        self._lengths: list[int] = []
+        self.bytes_an_example = at.outputs * len(anchors) * objective.dtype.itemsize
+        self._index = 0
+        self._calls = 0
+        self._row: Sequence[float] = ()
+        self._combined: dict[torch.Size, Tensor] = {}
+
+    def add(self, given: Tensor) -> None:
+        """Compute the outputs for one batch, at every anchor."""
+        with _unpatched(self.layer):
+            outputs = [functional_call(self.layer, tensors, (given,)) for tensors in self.tensors]
+        self.outputs.append(outputs)
+        self._lengths.append(given.shape[0])
+
+    def clear(self) -> None:
+        """Forget the batches of the last block."""
+        self.outputs, self._lengths = [], []
+
+    def select(self, index: int, row: Sequence[float]) -> None:
+        """Say which batch of the block comes next, and at which point."""
+        self._index, self._row = index, row
+        self._calls = 0
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Combine the outputs at the anchors."""
+        self._calls += 1
+        if self._calls > 1 or given.shape[0] != self._lengths[self._index]:
+            raise RuntimeError(
+                "First-layer reuse needs a model that does the same for every batch; a layer "
+                f"({type(self.layer).__name__}) that was called once for the first batch is "
+                "called otherwise for another. Ask for strategy='plain'."
+            )
+        outputs = self.outputs[self._index]
+        shape = outputs[0].shape
+        if shape not in self._combined:
+            self._combined[shape] = torch.empty_like(outputs[0])
+        write_combination(self._combined[shape], outputs, self._row)
+        return self._combined[shape]
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Let the layer combine rather than compute."""
+        with _patched(self.layer, self.forward):
+            yield
+        self.clear()
+        self._combined = {}
+
+
+class _Folded:
+    """A layer and the normalisation of its output, merged at every point."""
+
+    def __init__(self, model: nn.Module, layer: str, norm: str) -> None:
+        self.layer: Any = model.get_submodule(layer)
+        self.norm: Any = model.get_submodule(norm)
+        self.weight: Tensor | None = None
+        self.bias: Tensor | None = None
+
+    def fold(self, channels_last: bool) -> None:
+        """Compute the merged weight (γ/σ) W and bias (γ/σ)(b − μ) + β."""
+        layer, norm = self.layer, self.norm
+        scale = torch.rsqrt(norm.running_var + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight
+        weight = layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+        shift = -norm.running_mean if layer.bias is None else layer.bias - norm.running_mean
+        self.bias = shift * scale if norm.bias is None else shift * scale + norm.bias
+        flat = channels_last and weight.ndim == 4
+        self.weight = weight.contiguous(memory_format=torch.channels_last) if flat else weight
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Apply the merged layer."""
+        if isinstance(self.layer, nn.Linear):
+            assert self.weight is not None
+            return nn.functional.linear(given, self.weight, self.bias)
+        output: Tensor = self.layer._conv_forward(given, self.weight, self.bias)
+        return output
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """Let the layer do both, and the normalisation nothing."""
+        with _patched(self.layer, self.forward), _patched(self.norm, lambda given: given):
+            yield
+
+
+@contextmanager
+def _patched(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Replace the forward of one instance."""
+    vars(module)["forward"] = forward
+    try:
+        yield
+    finally:
+        vars(module).pop("forward", None)
+
+
+@contextmanager
+def _unpatched(module: nn.Module) -> Iterator[None]:
+    """Give an instance the forward of its class back for a moment."""
+    forward = vars(module).pop("forward", None)
+    try:
+        yield
+    finally:
+        if forward is not None:
+            vars(module)["forward"] = forward
+
+
+def bytes_of(batch: Any) -> int:
+    """Return the bytes of all tensors of a batch."""
+    total = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal total
+        total += tensor.numel() * tensor.element_size()
+        return tensor
+
+    map_tensors(count, batch)
+    return total
+
+
+def _channels_last(tensor: Tensor) -> Tensor:
+    """Return images in channels-last layout, and everything else as it is."""
+    if tensor.ndim == 4 and tensor.is_floating_point():
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
