@@ -7,6 +7,8 @@ from .errors import DataUnavailableError as DataUnavailableError
 from .errors import NonDeterministicObjectiveError as NonDeterministicObjectiveError
 from .errors import ParameterMismatchError as ParameterMismatchError
 from .errors import RecordError as RecordError
+from .evaluate import Plan as Plan
+from .evaluate import plan as plan
 from .evaluate import profile as profile
 from .evaluate import surface as surface
 from .figures.draw import draw as draw

@@ -1,6 +1,7 @@
 """Evaluating an objective along sections: the plan, the ways to do it, profiles and surfaces."""
 
-from thalweg.evaluate.along import profile, surface
+from thalweg.evaluate.along import plan, profile, surface
+from thalweg.evaluate.planning import Plan
 from thalweg.evaluate.sweep import sweep
 
-__all__ = ["profile", "surface", "sweep"]
+__all__ = ["Plan", "plan", "profile", "surface", "sweep"]

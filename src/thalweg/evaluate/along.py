@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from thalweg.environment import provenance
+from thalweg.evaluate.planning import Plan, choose, planned
 from thalweg.evaluate.sweep import sweep
 from thalweg.grids import Grid, Uniform, coordinates
 from thalweg.objectives.objective import Evaluation, Objective
@@ -16,7 +17,7 @@ from thalweg.progress import Progress
 from thalweg.results import Array, Ends, Profile, Provenance, Surface
 from thalweg.sections import Line, Plane, Section
 
-__all__ = ["profile", "surface"]
+__all__ = ["plan", "profile", "surface"]
 
 
 def profile(
@@ -56,11 +57,8 @@ def profile(
     """
     _expect_objective(objective)
     _expect_dimension(section, 1, "profile")
-    places = section.places
-    on_section = np.isfinite(places)
-    ends = np.array([places[0], places[-1]])
-    alpha = _snapped(coordinates(grid), ends)
-    everywhere = np.union1d(alpha, ends)
+    on_section = np.isfinite(section.places)
+    alpha, ends, everywhere = _line_coordinates(section, grid)
     clock = time.perf_counter()
     rows = sweep(objective, section, section.weights(everywhere), progress=progress)
     at_grid = [rows[i] for i in np.searchsorted(everywhere, alpha)]
@@ -75,7 +73,7 @@ def profile(
         ends=Ends(ends, *_tables(at_ends)),
         samples={name: np.array([row.samples[name] for row in at_grid]).T for name in names},
         labels=tuple(n for n, on in zip(section.labels, on_section, strict=True) if on),
-        anchors=tuple(float(place) for place in places[on_section]),
+        anchors=tuple(float(place) for place in section.places[on_section]),
         length=section.length if isinstance(section, Line) else None,
         provenance=_made(objective, section, time.perf_counter() - clock),
     )
@@ -114,14 +112,12 @@ def surface(
     """
     _expect_objective(objective)
     _expect_dimension(plane, 2, "surface")
-    xs, ys = coordinates(x), coordinates(y)
-    across, up = np.meshgrid(xs, ys)
-    points = np.stack([across.ravel(), up.ravel()], axis=-1)
+    xs, ys, points = _plane_coordinates(x, y)
     clock = time.perf_counter()
     rows = sweep(objective, plane, plane.weights(points), progress=progress)
     loss, metrics = _tables(rows)
     _warn_non_finite(loss, [f"({a:.6g}, {b:.6g})" for a, b in points])
-    shape = across.shape
+    shape = len(ys), len(xs)
     places = plane.places
     return Surface(
         x=xs,
@@ -133,6 +129,70 @@ def surface(
         gram=plane.gram if isinstance(plane, Plane) else np.eye(2),
         provenance=_made(objective, plane, time.perf_counter() - clock),
     )
+
+
+def plan(
+    objective: Objective,
+    section: Section,
+    x: Grid | Sequence[float] | Array | None = None,
+    y: Grid | Sequence[float] | Array | None = None,
+) -> Plan:
+    """Say what `profile` or `surface` is going to do with the same arguments, and do not do it.
+
+    The model is looked into and the chosen strategy tried on a few examples, which takes a few
+    passes over one batch; the time is estimated from that trial.
+
+    Args:
+        objective: The cost.
+        section: A line or curve, or a plane.
+        x: The grid; that of `profile` or `surface` by default.
+        y: Second grid, for a plane.
+
+    Returns:
+        Strategy, points, passes over the data, estimated time and memory, and the reasons.
+
+    Example:
+        >>> from thalweg import FunctionObjective
+        >>> chain = FunctionObjective(lambda w: (1 - w[0] * w[1]) ** 2, size=2)
+        >>> between = Line(torch.tensor([2.0, 0.5]), torch.tensor([0.5, 2.0]))
+        >>> plan(chain, between, Uniform(0, 1, 11)).points
+        11
+    """
+    _expect_objective(objective)
+    if isinstance(section, Section) and section.dimension == 2:
+        usual = Uniform(-1.0, 1.0, 25)
+        points = _plane_coordinates(usual if x is None else x, usual if y is None else y)[2]
+        weights = section.weights(points)
+    else:
+        _expect_dimension(section, 1, "profile")
+        if y is not None:
+            raise ValueError(
+                f"A second grid belongs to a plane; the section is a {section.kind}. Leave `y` "
+                "out, or pass a `Plane`."
+            )
+        grid = Uniform(0.0, 1.0, 51) if x is None else x
+        weights = section.weights(_line_coordinates(section, grid)[2])
+    anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
+    return planned(objective, choose(objective, section, anchors, weights), weights)
+
+
+def _line_coordinates(
+    section: Section, grid: Grid | Sequence[float] | Array
+) -> tuple[Array, Array, Array]:
+    """Return the coordinates of the grid, those of the two ends, and all of them."""
+    places = section.places
+    ends = np.array([places[0], places[-1]])
+    alpha = _snapped(coordinates(grid), ends)
+    return alpha, ends, np.union1d(alpha, ends)
+
+
+def _plane_coordinates(
+    x: Grid | Sequence[float] | Array, y: Grid | Sequence[float] | Array
+) -> tuple[Array, Array, Array]:
+    """Return both coordinates, and the points of their table, shape (rows · columns, 2)."""
+    xs, ys = coordinates(x), coordinates(y)
+    across, up = np.meshgrid(xs, ys)
+    return xs, ys, np.stack([across.ravel(), up.ravel()], axis=-1)
 
 
 def _made(objective: Objective, section: Section, seconds: float) -> Provenance:

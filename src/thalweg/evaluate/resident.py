@@ -61,7 +61,7 @@ class Resident(ModelStrategy):
         examples: Most examples of a pass; None for the batches of the objective.
     """
 
-    rows = 64
+    rows = 64  # unless a plan knows better
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Evaluating an objective at every row of a weight matrix."""
 
-from thalweg.evaluate.strategy import Plain
+from thalweg.evaluate.planning import choose
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array
@@ -28,7 +28,7 @@ def sweep(
     # In the middle, for ends are special: where a start gives every class the same score, or a
     # solution has no cost at all, a wrong mean cannot be told from a right one.
     objective.check(combine(anchors, weights[len(weights) // 2]))
-    strategy = Plain(objective, section, anchors)
+    strategy = choose(objective, section, anchors, weights).strategy
     rows: list[Evaluation] = []
     with progress_bar(progress) as report:
         for start in range(0, len(weights), strategy.rows):

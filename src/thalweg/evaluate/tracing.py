@@ -2,7 +2,7 @@
 
 Nothing here is believed without a look: which inputs do not depend on θ is found by running the
 model at two points and comparing bits, and every faster way is checked against the plain one
-before it is used (see `thalweg.evaluate.plan`).
+before it is used (see `thalweg.evaluate.planning`).
 """
 
 import math

@@ -282,7 +282,9 @@ class ModelObjective(Objective):
                 remembered = remembered_buffers(theta) if isinstance(theta, Tensor) else None
                 anchor_buffers = ([remembered], [1.0])
             if not (allow_missing and anchor_buffers[0][0] is None):
-                tensors |= interpolated(self.normalisation_layers, *anchor_buffers, self.device, self.dtype)
+                tensors |= interpolated(
+                    self.normalisation_layers, *anchor_buffers, self.device, self.dtype
+                )
         elif self.batch_norm == "batch":  # written to by each pass, so not the model's own
             tensors |= {
                 f"{name}.{part}" if name else part: buffer.clone()
@@ -324,7 +326,9 @@ class ModelObjective(Objective):
     ) -> Tensor:
         """Return sum and count of every criterion over some batches, shape (criteria, 2)."""
         self.set_mode()
-        total = torch.zeros(len(self.forward_pass.criteria), 2, dtype=torch.float64, device=self.device)
+        total = torch.zeros(
+            len(self.forward_pass.criteria), 2, dtype=torch.float64, device=self.device
+        )
         for index, batch in enumerate(batches, start=first_index):
             total += self._call(tensors, batch, sample, split_index, index)
         return total

@@ -6,6 +6,7 @@ the plain one at two points of the section, on some examples, before it is used.
 """
 
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +37,11 @@ _WORTH_SHARE = 0.02  # of the products of a pass
 # Below this many operations a pass, starting them takes longer than doing them.
 _SMALL_PASS = 2e6
 
-# Convolutions like their activations to stay in the cache of a core (measured: 64 to 128 images).
-_CONVOLUTION_BYTES = 32 << 20
+# Convolutions like their activations to stay in the caches of a core: 64 images of a ResNet-20.
+_CONVOLUTION_BYTES = 4 << 20
+
+# Products after which points are finished together: the most that a killed sweep loses.
+_TOGETHER_FLOPS = 1e13
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ def choose(
         return Choice(plain, (f"The model cannot be looked into ({why}).",))
     reasons: list[str] = []
     for candidate, reason in _candidates(objective, section, anchors, trace, batch):
+        if isinstance(candidate, Resident):
+            candidate.rows = _together(objective, trace, len(anchors))
         refused = _refused(candidate, plain, trials, batch)
         if refused is None:
             return Choice(candidate, (reason, *reasons), trace)
@@ -171,6 +177,13 @@ def planned(objective: Objective, choice: Choice, weights: Array) -> Plan:
 # What the estimate of the time is taken from.
 _TIMED_ROWS = 2
 _TIMED_EXAMPLES = 256
+
+
+def _together(objective: ModelObjective, trace: Trace, anchors: int) -> int:
+    """Return how many points to finish together: many share more work, few are sooner safe."""
+    examples = sum(split.examples for split in objective.splits)
+    a_point = max(1.0, trace.flops / max(1, trace.examples) * examples)
+    return int(max(4 * anchors, min(256, _TOGETHER_FLOPS // a_point)))
 
 
 def _trace(
@@ -269,7 +282,7 @@ def _resident(
     images = None
     if objective.device.type == "cpu":
         an_image = max(1, trace.widest // max(1, trace.examples))
-        images = max(16, min(128, _CONVOLUTION_BYTES // an_image))
+        images = max(8, min(64, _CONVOLUTION_BYTES // an_image))
     strategy = Resident(
         objective,
         section,
@@ -291,7 +304,9 @@ def _refused(candidate: ModelStrategy, plain: Plain, weights: Array, batch: Any)
     """Say why a strategy cannot be used: it fails, or gives other numbers than the plain way."""
     objective = candidate.objective
     try:
-        fast = candidate.trial(weights, batch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # torch warns where it can vectorise by a loop only
+            fast = candidate.trial(weights, batch)
     except Exception as error:  # the user's model in an unusual setting may fail in any way
         return f"it fails here ({type(error).__name__}: {str(error).splitlines()[0][:80]})."
     with objective.passive():
