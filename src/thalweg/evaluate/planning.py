@@ -41,7 +41,7 @@ _SMALL_PASS = 2e6
 _CONVOLUTION_BYTES = 4 << 20
 
 # Products after which points are finished together: the most that a killed sweep loses.
-_TOGETHER_FLOPS = 1e13
+_TOGETHER_FLOPS = 2e13
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,10 @@ def _resident(
             "computed once an anchor."
         )
     if not trace.convolutional:
-        return Resident(objective, section, anchors, first=first), reasons[0]
+        chain = dense_chain(model, first[0].name, objective.space.names)
+        rectifiers = () if chain is None else chain.rectifiers
+        strategy = Resident(objective, section, anchors, first=first, overwriting=rectifiers)
+        return strategy, reasons[0]
     with objective.passive():
         objective.set_mode()
         pairs = folding_pairs(model, lambda: _discard(objective, batch), objective.space.names)

@@ -57,6 +57,7 @@ class Resident(ModelStrategy):
         anchors: Its anchors in the objective's type, on its device.
         first: The affine layers whose products are shared among the points.
         folded: Pairs of a layer and the normalisation that takes its output.
+        overwriting: Rectifiers that may write to their input, for nobody else reads it.
         channels_last: Whether images go through in channels-last layout.
         examples: Most examples of a pass; None for the batches of the objective.
     """
@@ -71,6 +72,7 @@ class Resident(ModelStrategy):
         *,
         first: Sequence[Affine] = (),
         folded: Sequence[tuple[str, str]] = (),
+        overwriting: Sequence[nn.ReLU] = (),
         channels_last: bool = False,
         examples: int | None = None,
     ) -> None:
@@ -83,6 +85,7 @@ class Resident(ModelStrategy):
         self.model = objective.forward_pass.model
         self._entries = {each.name: _Entry(objective, each, anchors) for each in first}
         self._folded = [_Folded(self.model, *pair) for pair in folded]
+        self._overwriting = [(each, each.inplace) for each in overwriting]
         self._flat = torch.empty_like(anchors[0])
         self._copied: list[tuple[Tensor, Tensor]] = []
 
@@ -211,6 +214,8 @@ class Resident(ModelStrategy):
             for pair in self._folded:
                 stack.enter_context(pair.patched())
             try:
+                for rectifier, _ in self._overwriting:
+                    rectifier.inplace = True
                 self._copied = []
                 for block, parameter in parameters:
                     view = block.of(self._flat)
@@ -221,6 +226,8 @@ class Resident(ModelStrategy):
                         parameter.data = view
                 yield
             finally:
+                for rectifier, inplace in self._overwriting:
+                    rectifier.inplace = inplace
                 for (_, parameter), data in zip(parameters, before, strict=True):
                     parameter.data = data
                 for name, buffer in model.named_buffers():

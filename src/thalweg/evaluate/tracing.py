@@ -260,6 +260,16 @@ class DenseChain:
     first: str
     stages: tuple[str | Callable[[Tensor], Tensor], ...]
 
+    @property
+    def rectifiers(self) -> tuple[nn.ReLU, ...]:
+        """The rectifiers right after a linear layer, whose output nobody else needs."""
+        before = (self.first, *self.stages)
+        return tuple(
+            stage
+            for layer, stage in zip(before, self.stages, strict=False)
+            if isinstance(layer, str) and type(stage) is nn.ReLU
+        )
+
 
 def dense_chain(model: nn.Module, first: str, trainable: Sequence[str]) -> DenseChain | None:
     """Return the model as a chain that starts with a given linear layer, or None.

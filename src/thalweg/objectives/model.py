@@ -32,7 +32,9 @@ from thalweg.space import ParameterSpace, plain_module, remembered_buffers
 
 __all__ = ["ModelObjective"]
 
+# What an objective checks itself on: enough to see what is random, little beside a sweep.
 _CHECKED_BATCHES = 32
+_CHECKED_EXAMPLES = 128
 
 
 class ModelObjective(Objective):
@@ -197,8 +199,8 @@ class ModelObjective(Objective):
     def check(self, theta: Tensor) -> None:
         """Raise unless the same batches give the same loss twice, and in two sizes.
 
-        Up to 32 batches of the first split, evenly spread, are evaluated twice as they are
-        and once in two parts. The first finds models that draw random numbers even in
+        Up to 128 examples of each of up to 32 batches of the first split, evenly spread, are
+        evaluated twice as they are and once in two parts. The first finds models that draw random numbers even in
         evaluation mode (functional dropout, stochastic depth), the second losses and layers
         that mix the examples of a batch. Once an objective has passed at a point where its loss
         is finite, it is not asked again.
@@ -211,7 +213,7 @@ class ModelObjective(Objective):
         with self.passive():
             tensors = self.tensors_at(theta, None, allow_missing=True)
             for index in range(0, len(batches), stride):
-                batch = batches[index]
+                batch = narrow(batches[index], 0, _CHECKED_EXAMPLES)
                 first = self._sums([batch], tensors, 0, 0, index)
                 again = self._sums([batch], tensors, 0, 0, index)
                 finite = finite and bool(torch.isfinite(first).all())
