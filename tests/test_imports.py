@@ -20,6 +20,7 @@ ALLOWED = {
     "space": {"checkpoints"},
     "directions": {"space"},
     "grids": {"results"},
+    "interpolation": set(),
     "sections": {"directions", "results", "space"},
     "progress": set(),
     "environment": {"results"},
@@ -27,6 +28,7 @@ ALLOWED = {
     "evaluate": {
         "environment",
         "grids",
+        "interpolation",
         "objectives",
         "progress",
         "results",
@@ -36,7 +38,7 @@ ALLOWED = {
     "training": {"environment", "problems", "progress", "results"},
     "factories": {"objectives", "source_files"},
     # the waist and what comes after it: NumPy
-    "results": set(),
+    "results": {"interpolation"},
     "measures": {"results"},
     "records": {"results"},
     "figures": {"records", "results"},
@@ -73,11 +75,15 @@ ALLOWED = {
 FREE = {"errors", "_version"}
 
 PUBLIC = [
+    "Adaptive",
     "BezierCurve",
+    "Chebyshev",
     "CheckpointError",
     "DataUnavailableError",
+    "Estimate",
     "FunctionObjective",
     "History",
+    "Interpolation",
     "Line",
     "ModelObjective",
     "MonteCarlo",
@@ -91,6 +97,7 @@ PUBLIC = [
     "Profile",
     "Record",
     "RecordError",
+    "Subsample",
     "Surface",
     "Uniform",
     "Zoom",

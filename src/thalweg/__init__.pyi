@@ -8,10 +8,13 @@ from .errors import NonDeterministicObjectiveError as NonDeterministicObjectiveE
 from .errors import ParameterMismatchError as ParameterMismatchError
 from .errors import RecordError as RecordError
 from .evaluate import Plan as Plan
+from .evaluate import Subsample as Subsample
 from .evaluate import plan as plan
 from .evaluate import profile as profile
 from .evaluate import surface as surface
 from .figures.draw import draw as draw
+from .grids import Adaptive as Adaptive
+from .grids import Chebyshev as Chebyshev
 from .grids import Uniform as Uniform
 from .grids import Zoom as Zoom
 from .measures.profiles import barrier as barrier
@@ -28,7 +31,9 @@ from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
 from .reports.page import report as report
+from .results import Estimate as Estimate
 from .results import History as History
+from .results import Interpolation as Interpolation
 from .results import Profile as Profile
 from .results import Surface as Surface
 from .sections import BezierCurve as BezierCurve

@@ -4,6 +4,9 @@ Standard output carries data (a folder, a table), standard error what is said ab
 codes: 0 done; 1 done, but a claim was not reproduced; 2 bad usage or bad input; 130 interrupted;
 141 nobody reads the output any more.
 Each command imports what it needs when it is called, so that `--version` and `list` are quick.
+
+Under `torchrun` the processes share the points of `profile` and `surface`; the first of them
+prints and writes, and does every other command alone.
 """
 
 import hashlib
@@ -12,7 +15,9 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -35,10 +40,20 @@ Checkpoint = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKP
 Factory = Annotated[str, tyro.conf.arg(metavar="FILE.PY:FACTORY")]
 GridText = Annotated[str, tyro.conf.arg(metavar="START:STOP:POINTS")]
 
+# What an interrupted command leaves behind.
+_TRAINED = "Training and points that had finished are kept; the same command goes on from there."
+_POINTS = "Nothing was written but finished points; the same command goes on from there."
+_KEPT = {"run": _TRAINED, "demo": _TRAINED, "profile": _POINTS, "surface": _POINTS}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    shared = arguments[:1] in (["profile"], ["surface"])
+    if _rank() > 0:  # of several processes, the first speaks
+        if not shared:
+            return 0  # and does alone what cannot be shared
+        warnings.simplefilter("ignore")
     if arguments in (["--version"], ["-V"]):
         print(f"thalweg {__version__}")
         return 0
@@ -55,17 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "report": report,
     }
     try:
-        code: int = tyro.extras.subcommand_cli_from_dict(
-            commands,
-            args=arguments,
-            prog="thalweg",
-            description="Show what stands between an optimiser and a low cost.",
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        return code
+        with _split() if shared else nullcontext():
+            code: int = tyro.extras.subcommand_cli_from_dict(
+                commands,
+                args=arguments,
+                prog="thalweg",
+                description="Show what stands between an optimiser and a low cost.",
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+            return code
     except KeyboardInterrupt:
-        kept = "Training that had finished is kept; the same command goes on from there."
-        _say(f"Interrupted. {kept if arguments[0] in ('run', 'demo') else 'Nothing was written.'}")
+        if _rank() == 0:
+            _say(f"Interrupted. {_KEPT.get(arguments[0], 'Nothing was written.')}")
         return 130
     except BrokenPipeError:  # as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # code of the user's runs in here, so anything may come
         if os.environ.get("THALWEG_TRACEBACK"):
             traceback.print_exc()
-        _say(f"thalweg: {_described(error)}")
+        _say(f"thalweg{f' (rank {_rank()})' if _rank() else ''}: {_described(error)}")
         return 2
 
 
@@ -231,7 +247,10 @@ def profile(
     folder = output or Path("thalweg-runs") / _folder_name("profile", names)
     _prepare(folder, "profile", asked)
     line = Line(ends[0], ends[1], labels=(names[0], names[1]))
-    result = evaluate(cost, line, cells, progress=False if quiet else None)
+    show = False if quiet else None
+    result = evaluate(cost, line, cells, progress=show, keep=folder / "points")
+    if _rank() > 0:
+        return 0
     numbers = _line_numbers(result)
     if numbers:
         _say(
@@ -298,7 +317,10 @@ def surface(
         plane = Plane.random(cost.space, points[0], normalize=normalize, seed=seed, label=names[0])
     folder = output or Path("thalweg-runs") / _folder_name("surface", names)
     _prepare(folder, "surface", asked)
-    result = evaluate(cost, plane, *cells, progress=False if quiet else None)
+    show = False if quiet else None
+    result = evaluate(cost, plane, *cells, progress=show, keep=folder / "points")
+    if _rank() > 0:
+        return 0
     across, up = np.meshgrid(result.x, result.y)
     _print_table({"x": across.ravel(), "y": up.ravel()}, result)
     _keep("surface", "Around " + " and ".join(names), result, asked, {}, folder)
@@ -323,6 +345,21 @@ def report(
         raise ValueError("A report needs one record at least; got none. Give their folders.")
     print(write(records, output))
     return 0
+
+
+def _rank() -> int:
+    """Return which process of a job of `torchrun` this is; 0 where there is one process."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return int(os.environ.get("RANK", "0")) if several else 0
+
+
+def _split() -> AbstractContextManager[None]:
+    """Let the processes of a job share the points of a sweep."""
+    if "WORLD_SIZE" not in os.environ:
+        return nullcontext()
+    from thalweg.evaluate.ranks import split_over_ranks
+
+    return split_over_ranks()
 
 
 def _run(

@@ -37,7 +37,16 @@ import numpy as np
 import safetensors.numpy
 
 from thalweg.errors import RecordError
-from thalweg.results import Array, Ends, History, Profile, Provenance, Surface
+from thalweg.results import (
+    Array,
+    Ends,
+    Estimate,
+    History,
+    Interpolation,
+    Profile,
+    Provenance,
+    Surface,
+)
 
 __all__ = [
     "FORMAT",
@@ -58,7 +67,10 @@ Scalar = float | int | str | bool
 
 _DOCUMENT = "record.json"
 _ARRAYS = "arrays.safetensors"
-_KINDS = {kind.__name__: kind for kind in (Ends, History, Profile, Provenance, Surface)}
+_KINDS = {
+    kind.__name__: kind
+    for kind in (Ends, Estimate, History, Interpolation, Profile, Provenance, Surface)
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 

@@ -14,10 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from thalweg.interpolation import fit_curve, fit_sheet
+
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Array", "Ends", "History", "Profile", "Provenance", "Surface"]
+__all__ = [
+    "Array",
+    "Ends",
+    "Estimate",
+    "History",
+    "Interpolation",
+    "Profile",
+    "Provenance",
+    "Surface",
+]
 
 Array = NDArray[np.float64]
 Losses = Mapping[str, Array]
@@ -73,6 +84,99 @@ class Ends:
 
 
 @dataclass(frozen=True, eq=False)
+class Interpolation:
+    """How good the values between the evaluated points are.
+
+    Attributes:
+        method: The interpolant, such as `"cubic spline of log J"`.
+        tolerance: What was asked for, as a share of the range of the loss.
+        expected: Largest error that is expected between the points, in units of the loss.
+        bound: For each interval (or cell) what the error should not exceed, in units of the
+            loss; for a line shape (n − 1,), for a surface (rows − 1, columns − 1). It is an
+            estimate from how well the points predict one another, no proof.
+        resolution: Width of the widest interval: what is narrower may have been missed.
+        converged: Whether the tolerance was met within the number of points allowed.
+    """
+
+    method: str
+    tolerance: float
+    expected: float
+    bound: Array
+    resolution: float
+    converged: bool
+
+    def __post_init__(self) -> None:
+        bound = np.asarray(self.bound, dtype=np.float64)
+        _freeze(self, "bound", (None,) * bound.ndim)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """How sure an estimated loss is.
+
+    The examples were drawn at random and put into g groups; a group's deviation from the mean
+    at every point tells how much values, and differences between points, would vary from one
+    draw to another. For a surface the points are counted row by row.
+
+    Attributes:
+        deviations: For each group and point, scaled such that the covariance of the estimated
+            values is `deviations.T @ deviations`, shape (g, n).
+        multiplier: Standard errors that cover all points at once, with the stated confidence.
+        confidence: Probability with which the intervals hold.
+        examples: Examples that were drawn.
+        of: Examples that there are.
+        seed: Seed of the draw.
+        nodes: Coordinates at which the exact loss was evaluated, shape (K,) or (K, 2).
+
+    Example:
+        >>> sure = Estimate(deviations=[[0.3, 0.4], [-0.3, -0.3]], multiplier=2.0)
+        >>> sure.half_width.round(3), round(float(sure.difference(0, 1)), 3)
+        (array([0.849, 1.   ]), 0.2)
+    """
+
+    deviations: Array
+    multiplier: float
+    confidence: float = 0.95
+    examples: int = 0
+    of: int = 0
+    seed: int = 0
+    nodes: Array = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        _freeze(self, "deviations", (None, None))
+        nodes = np.asarray(self.nodes, dtype=np.float64)
+        _freeze(self, "nodes", (None,) * nodes.ndim)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reduce(self)
+
+    @property
+    def standard_error(self) -> Array:
+        """Standard error of the value at each point, shape (n,)."""
+        error: Array = np.sqrt((self.deviations**2).sum(axis=0))
+        return error
+
+    @property
+    def half_width(self) -> Array:
+        """Half the width of the intervals that hold at all points at once, shape (n,)."""
+        return self.multiplier * self.standard_error
+
+    def difference(self, i: Any, j: Any) -> Array:
+        """Return half the width of the interval of value i − value j.
+
+        Args:
+            i: Number of a point, or several.
+            j: Likewise.
+        """
+        apart = self.deviations[:, i] - self.deviations[:, j]
+        half: Array = self.multiplier * np.sqrt((apart**2).sum(axis=0))
+        return half
+
+
+@dataclass(frozen=True, eq=False)
 class Profile:
     """The cost along a one-dimensional section, at stated coordinates.
 
@@ -89,6 +193,8 @@ class Profile:
         labels: Names of the anchors, such as `("start", "solution")`.
         anchors: Coordinates of the anchors that lie on the section, in the order of `labels`.
         length: Euclidean distance between the two ends, or None.
+        interpolation: How good the values between the points are, for an adaptive grid.
+        estimate: How sure the loss is, where it was estimated from a subsample.
         provenance: What made this result.
 
     Example:
@@ -107,6 +213,8 @@ class Profile:
     labels: tuple[str, ...] = ("start", "end")
     anchors: tuple[float, ...] = (0.0, 1.0)
     length: float | None = None
+    interpolation: Interpolation | None = None
+    estimate: Estimate | None = None
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
@@ -124,6 +232,26 @@ class Profile:
         """Name of the split that is the cost J."""
         return next(iter(self.loss))
 
+    def interpolate(self, alpha: ArrayLike, split: str | None = None) -> Array:
+        """Return the loss between the evaluated points.
+
+        The interpolant is that of `thalweg.interpolation.fit_curve`, which passes through every
+        point: a spline of the loss or of its logarithm, whichever predicts the points better.
+
+        Args:
+            alpha: Coordinates between the first and the last point; NaN comes back elsewhere.
+            split: Name of a split; the first one by default.
+
+        Raises:
+            ValueError: If the profile has no such split.
+
+        Example:
+            >>> walk = Profile(alpha=[0.0, 1.0, 2.0, 3.0], loss=[0.0, 1.0, 4.0, 9.0])
+            >>> walk.interpolate([1.5]).round(6)
+            array([2.25])
+        """
+        return fit_curve(self.alpha, _of_split(self, split))(alpha)
+
     def standard_error(self, split: str | None = None) -> Array | None:
         """Return the standard error of a Monte-Carlo loss, or None where the loss is exact.
 
@@ -137,10 +265,8 @@ class Profile:
         Raises:
             ValueError: If the profile has no such split.
         """
+        _of_split(self, split)
         name = self.first_split if split is None else split
-        if name not in self.loss:
-            known = ", ".join(repr(known) for known in self.loss)
-            raise ValueError(f"`split` must be one of {known}; got {name!r}. Name one of these.")
         if name not in self.samples:
             return None
         drawn = self.samples[name]
@@ -181,6 +307,8 @@ class Surface:
         anchors: Their coordinates, shape (m, 2).
         gram: Inner products of the two directions of the plane, shape (2, 2). Distances in
             parameter space between points c and d of the plane are √((c−d)ᵀ gram (c−d)).
+        interpolation: How good the values between the points are, for an adaptive grid.
+        estimate: How sure the loss is, where it was estimated from a subsample.
         provenance: What made this result.
 
     Example:
@@ -196,6 +324,8 @@ class Surface:
     labels: tuple[str, ...] = ()
     anchors: Array = field(default_factory=lambda: np.empty((0, 2)))
     gram: Array = field(default_factory=lambda: np.eye(2))
+    interpolation: Interpolation | None = None
+    estimate: Estimate | None = None
     provenance: Provenance = field(default_factory=Provenance)
 
     def __post_init__(self) -> None:
@@ -212,6 +342,22 @@ class Surface:
     def first_split(self) -> str:
         """Name of the split that is the cost J."""
         return next(iter(self.loss))
+
+    def interpolate(self, x: ArrayLike, y: ArrayLike, split: str | None = None) -> Array:
+        """Return the loss between the evaluated points, on the table of some coordinates.
+
+        Args:
+            x: First coordinates; NaN comes back outside the evaluated ones.
+            y: Second coordinates.
+            split: Name of a split; the first one by default.
+
+        Returns:
+            Shape (len(y), len(x)).
+
+        Raises:
+            ValueError: If the surface has no such split.
+        """
+        return fit_sheet(self.x, self.y, _of_split(self, split))(x, y)
 
     def to_xarray(self) -> "xarray.Dataset":
         """Return the same numbers with named axes: `loss(split, y, x)`.
@@ -259,6 +405,16 @@ class History:
             ImportError: If xarray is not installed (`pip install thalweg[notebook]`).
         """
         return _dataset(self.loss, self.metrics, ("epoch",), {"epoch": self.epoch})
+
+
+def _of_split(result: Any, split: str | None) -> Array:
+    """Return the loss of one split, the first by default."""
+    name = result.first_split if split is None else split
+    if name not in result.loss:
+        known = ", ".join(repr(known) for known in result.loss)
+        raise ValueError(f"`split` must be one of {known}; got {name!r}. Name one of these.")
+    values: Array = result.loss[name]
+    return values
 
 
 def _read_only(values: ArrayLike, shape: tuple[int | None, ...], name: str) -> Array:

@@ -2,6 +2,7 @@
 
 from thalweg.evaluate.along import plan, profile, surface
 from thalweg.evaluate.planning import Plan
+from thalweg.evaluate.subsample import Subsample
 from thalweg.evaluate.sweep import sweep
 
-__all__ = ["Plan", "plan", "profile", "surface", "sweep"]
+__all__ = ["Plan", "Subsample", "plan", "profile", "surface", "sweep"]

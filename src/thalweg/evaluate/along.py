@@ -1,20 +1,23 @@
 """Profiles and surfaces: the cost at the coordinates of a grid."""
 
+import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from thalweg.environment import provenance
+from thalweg.evaluate.adaptive import refined_line, refined_table
 from thalweg.evaluate.planning import Plan, choose, planned
-from thalweg.evaluate.sweep import sweep
-from thalweg.grids import Grid, Uniform, coordinates
+from thalweg.evaluate.points import SectionPoints, made
+from thalweg.evaluate.subsample import Subsample, estimated
+from thalweg.grids import Adaptive, Grid, Uniform, coordinates
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress
-from thalweg.results import Array, Ends, Profile, Provenance, Surface
+from thalweg.results import Array, Ends, Profile, Surface
 from thalweg.sections import Line, Plane, Section
 
 __all__ = ["plan", "profile", "surface"]
@@ -26,6 +29,9 @@ def profile(
     grid: Grid | Sequence[float] | Array = Uniform(0.0, 1.0, 51),  # noqa: B008 (frozen)
     *,
     progress: bool | Progress | None = None,
+    keep: str | os.PathLike[str] | None = None,
+    known: Profile | None = None,
+    estimate: Subsample | None = None,
 ) -> Profile:
     """Return the total cost along a one-dimensional section.
 
@@ -39,17 +45,26 @@ def profile(
         section: A `Line`, `BezierCurve` or `Polyline` in the objective's space.
         grid: Coordinates: a grid, or numbers that ascend strictly.
         progress: None for a progress bar on a terminal, False for none.
+        keep: A folder where points are kept as they are finished. The same sweep, and a finer
+            one, goes on from there after an interruption; None keeps nothing.
+        known: An earlier profile of the same cost along the same section: its points are part
+            of the result and are not evaluated again, so that a profile can be refined.
+        estimate: A `Subsample`, to estimate the cost rather than to evaluate it: then the result
+            holds the loss of the first split alone, and says how sure it is.
 
     Returns:
-        The profile. A loss that is not finite is a value in it, counted in a warning.
+        The profile. A loss that is not finite is a value in it, counted in a warning. With an
+        `Adaptive` grid it says how good the values between its points are.
 
     Raises:
         ValueError: If the section has two dimensions, or the grid is none.
         ParameterMismatchError: If the section belongs to another space.
         NonDeterministicObjectiveError: If two evaluations of one point disagree.
+        OSError: If `keep` cannot be written to.
+        RecordError: If the kept points are of another cost that only looks the same.
 
     Example:
-        >>> from thalweg import FunctionObjective
+        >>> from thalweg import FunctionObjective, Line, Plane
         >>> chain = FunctionObjective(lambda w: (1 - w[0] * w[1]) ** 2, size=2)
         >>> between = Line(torch.tensor([2.0, 0.5]), torch.tensor([0.5, 2.0]))
         >>> profile(chain, between, [0.0, 0.5, 1.0]).loss["train"]
@@ -58,11 +73,32 @@ def profile(
     _expect_objective(objective)
     _expect_dimension(section, 1, "profile")
     on_section = np.isfinite(section.places)
-    alpha, ends, everywhere = _line_coordinates(section, grid)
+    alpha, ends = _line_coordinates(section, grid)
     clock = time.perf_counter()
-    rows = sweep(objective, section, section.weights(everywhere), progress=progress)
-    at_grid = [rows[i] for i in np.searchsorted(everywhere, alpha)]
-    at_ends = [rows[i] for i in np.searchsorted(everywhere, ends)]
+    where: dict[str, Any] = {
+        "labels": tuple(n for n, on in zip(section.labels, on_section, strict=True) if on),
+        "anchors": tuple(float(place) for place in section.places[on_section]),
+        "length": section.length if isinstance(section, Line) else None,
+    }
+    if estimate is not None:
+        _expect_fixed_points(keep, known, grid)
+        loss, sure = estimated(objective, section, alpha, estimate, progress)
+        return Profile(
+            alpha=alpha,
+            loss=loss,
+            estimate=sure,
+            provenance=made(objective, section, time.perf_counter() - clock),
+            **where,
+        )
+    points = SectionPoints(objective, section, progress, keep)
+    if known is not None:
+        points.learn(known)
+        alpha = np.union1d(alpha, known.alpha)
+    points(np.union1d(alpha, ends))
+    interpolation = None
+    if isinstance(grid, Adaptive):
+        alpha, interpolation = refined_line(grid, points, alpha, _rounding(objective))
+    at_grid, at_ends = points(alpha), points(ends)
     loss, metrics = _tables(at_grid)
     _warn_non_finite(loss, [f"alpha = {a:.6g}" for a in alpha])
     names = list(at_grid[0].samples)
@@ -72,10 +108,9 @@ def profile(
         metrics=metrics,
         ends=Ends(ends, *_tables(at_ends)),
         samples={name: np.array([row.samples[name] for row in at_grid]).T for name in names},
-        labels=tuple(n for n, on in zip(section.labels, on_section, strict=True) if on),
-        anchors=tuple(float(place) for place in section.places[on_section]),
-        length=section.length if isinstance(section, Line) else None,
-        provenance=_made(objective, section, time.perf_counter() - clock),
+        interpolation=interpolation,
+        provenance=made(objective, section, time.perf_counter() - clock),
+        **where,
     )
 
 
@@ -86,6 +121,8 @@ def surface(
     y: Grid | Sequence[float] | Array = Uniform(-1.0, 1.0, 25),  # noqa: B008 (frozen)
     *,
     progress: bool | Progress | None = None,
+    keep: str | os.PathLike[str] | None = None,
+    estimate: Subsample | None = None,
 ) -> Surface:
     """Return the total cost on a plane, `loss[split][i, j]` at `x[j], y[i]`.
 
@@ -95,14 +132,18 @@ def surface(
         x: First coordinates: a grid, or numbers that ascend strictly.
         y: Second coordinates.
         progress: None for a progress bar on a terminal, False for none.
+        keep: A folder where points are kept as they are finished, as for `profile`.
+        estimate: A `Subsample`, to estimate the cost, as for `profile`.
 
     Raises:
         ValueError: If the section is no plane, or a grid is none.
         ParameterMismatchError: If the plane belongs to another space.
         NonDeterministicObjectiveError: If two evaluations of one point disagree.
+        OSError: If `keep` cannot be written to.
+        RecordError: If the kept points are of another cost that only looks the same.
 
     Example:
-        >>> from thalweg import FunctionObjective
+        >>> from thalweg import FunctionObjective, Line, Plane
         >>> bowl = FunctionObjective(lambda t: t[0] ** 2 + 3 * t[1] ** 2, size=2)
         >>> o, u, v = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
         >>> surface(bowl, Plane.through(o, u, v), [0.0, 2.0], [-1.0, 0.0, 1.0]).loss["train"]
@@ -112,22 +153,44 @@ def surface(
     """
     _expect_objective(objective)
     _expect_dimension(plane, 2, "surface")
-    xs, ys, points = _plane_coordinates(x, y)
+    xs, ys, places = _plane_coordinates(x, y)
     clock = time.perf_counter()
-    rows = sweep(objective, plane, plane.weights(points), progress=progress)
-    loss, metrics = _tables(rows)
-    _warn_non_finite(loss, [f"({a:.6g}, {b:.6g})" for a, b in points])
+    interpolation, sure = None, None
+    loss: dict[str, Array]
+    metrics: dict[str, dict[str, Array]] = {}
+    if estimate is not None:
+        _expect_fixed_points(keep, None, x, y)
+        loss, sure = estimated(objective, plane, places, estimate, progress)
+    else:
+        points = SectionPoints(objective, plane, progress, keep)
+        if isinstance(x, Adaptive) and isinstance(y, Adaptive):
+
+            def table(across: Array, up: Array) -> Array:
+                values = next(iter(_tables(points(_table(across, up)))[0].values()))
+                return values.reshape(len(up), len(across))
+
+            xs, ys, interpolation = refined_table(x, y, table, _rounding(objective))
+            places = _table(xs, ys)
+        elif isinstance(x, Adaptive) or isinstance(y, Adaptive):
+            raise ValueError(
+                "A surface is adaptive along both coordinates or along none; got one of each. "
+                "Pass `Adaptive` for x and for y."
+            )
+        loss, metrics = _tables(points(places))
+    _warn_non_finite(loss, [f"({a:.6g}, {b:.6g})" for a, b in places])
     shape = len(ys), len(xs)
-    places = plane.places
+    anchors = plane.places
     return Surface(
         x=xs,
         y=ys,
         loss={split: values.reshape(shape) for split, values in loss.items()},
         metrics={m: {s: v.reshape(shape) for s, v in t.items()} for m, t in metrics.items()},
-        labels=plane.labels[: len(places)],
-        anchors=places,
+        labels=plane.labels[: len(anchors)],
+        anchors=anchors,
         gram=plane.gram if isinstance(plane, Plane) else np.eye(2),
-        provenance=_made(objective, plane, time.perf_counter() - clock),
+        interpolation=interpolation,
+        estimate=sure,
+        provenance=made(objective, plane, time.perf_counter() - clock),
     )
 
 
@@ -152,7 +215,7 @@ def plan(
         Strategy, points, passes over the data, estimated time and memory, and the reasons.
 
     Example:
-        >>> from thalweg import FunctionObjective
+        >>> from thalweg import FunctionObjective, Line, Plane
         >>> chain = FunctionObjective(lambda w: (1 - w[0] * w[1]) ** 2, size=2)
         >>> between = Line(torch.tensor([2.0, 0.5]), torch.tensor([0.5, 2.0]))
         >>> plan(chain, between, Uniform(0, 1, 11)).points
@@ -171,19 +234,17 @@ def plan(
                 "out, or pass a `Plane`."
             )
         grid = Uniform(0.0, 1.0, 51) if x is None else x
-        weights = section.weights(_line_coordinates(section, grid)[2])
+        weights = section.weights(np.union1d(*_line_coordinates(section, grid)))
     anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
     return planned(objective, choose(objective, section, anchors, weights), weights)
 
 
 def _line_coordinates(
     section: Section, grid: Grid | Sequence[float] | Array
-) -> tuple[Array, Array, Array]:
-    """Return the coordinates of the grid, those of the two ends, and all of them."""
-    places = section.places
-    ends = np.array([places[0], places[-1]])
-    alpha = _snapped(coordinates(grid), ends)
-    return alpha, ends, np.union1d(alpha, ends)
+) -> tuple[Array, Array]:
+    """Return the coordinates of the grid, and those of the two ends."""
+    ends = section.places[[0, -1]]
+    return _snapped(coordinates(grid), ends), ends
 
 
 def _plane_coordinates(
@@ -191,25 +252,27 @@ def _plane_coordinates(
 ) -> tuple[Array, Array, Array]:
     """Return both coordinates, and the points of their table, shape (rows · columns, 2)."""
     xs, ys = coordinates(x), coordinates(y)
+    return xs, ys, _table(xs, ys)
+
+
+def _table(xs: Array, ys: Array) -> Array:
+    """Return the points of a table row by row, shape (rows · columns, 2)."""
     across, up = np.meshgrid(xs, ys)
-    return xs, ys, np.stack([across.ravel(), up.ravel()], axis=-1)
+    return np.stack([across.ravel(), up.ravel()], axis=-1)
 
 
-def _made(objective: Objective, section: Section, seconds: float) -> Provenance:
-    """Return what made a result."""
-    first = section.anchors[0].double()
-    where = {
-        "kind": section.kind,
-        "labels": list(section.labels),
-        # A plane around one point has directions among its anchors: they have no place.
-        "distances": [
-            float(torch.linalg.vector_norm(anchor.double() - first))
-            for anchor in section.anchors[: len(section.places)]
-        ],
-        **section.details,
-    }
-    facts = objective.describe()
-    return provenance(objective.device, objective.dtype, seconds, objective=facts, section=where)
+def _rounding(objective: Objective) -> float:
+    """Return the relative rounding error of a cost: that of its terms, whose sum is in float64."""
+    return 4 * torch.finfo(objective.dtype).eps
+
+
+def _expect_fixed_points(keep: Any, known: Any, *grids: Any) -> None:
+    """Raise for what an estimate cannot do: be kept, refined or placed as it goes."""
+    if keep is not None or known is not None or any(isinstance(g, Adaptive) for g in grids):
+        raise ValueError(
+            "An estimate is made at the points of a fixed grid, and is not kept; got `keep`, "
+            "`known` or an adaptive grid with it. Leave that out, or evaluate exactly."
+        )
 
 
 def _expect_objective(objective: Objective) -> None:

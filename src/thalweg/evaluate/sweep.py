@@ -1,6 +1,17 @@
-"""Evaluating an objective at every row of a weight matrix."""
+"""Evaluating an objective at every row of a weight matrix: each point once, by any process."""
 
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+from torch import Tensor
+
+from thalweg.evaluate.identity import Identity, identity_of, probed
+from thalweg.evaluate.kept import KeptPoints
 from thalweg.evaluate.planning import choose
+from thalweg.evaluate.ranks import Ranks, current_ranks
+from thalweg.evaluate.strategy import Strategy
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array
@@ -15,23 +26,136 @@ def sweep(
     weights: Array,
     *,
     progress: bool | Progress | None = None,
+    keep: str | os.PathLike[str] | None = None,
 ) -> list[Evaluation]:
     """Evaluate an objective at each row of a weight matrix.
+
+    Inside `thalweg.evaluate.ranks.split_over_ranks` the points are shared among the ranks of a
+    job, and every rank gets all values.
 
     Args:
         objective: The cost.
         section: Its anchors are combined.
         weights: One row a point, shape (n, m).
-        progress: None for a progress bar on a terminal, False for none.
+        progress: None for a progress bar on a terminal, False for none. Of several ranks the
+            first alone shows any.
+        keep: A folder where points are kept as they are finished, and taken from where they
+            are finished already; None for neither.
+
+    Raises:
+        ValueError: If a weight is not finite, or there is not one for each anchor.
+        OSError: If the folder cannot be written to.
+        RecordError: If the cost has changed in a way that its identity does not show.
+        RuntimeError: If another rank failed.
     """
+    weights = _expect_weights(weights, section)
+    if len(weights) == 0:
+        return []
+    ranks = current_ranks()
+    anchors = ranks.check(lambda: _checked_anchors(objective, section, weights))
+    strategy = ranks.check(lambda: choose(objective, section, anchors, weights).strategy)
+    with ExitStack() as stack:
+        kept: KeptPoints | None = None
+        found: dict[int, Evaluation] = {}
+        if keep is not None or ranks.size > 1:
+            kept, found = _found(objective, section, anchors, strategy, weights, keep, ranks)
+        if kept is not None:
+            stack.enter_context(kept)
+        missing = _first_of_each([row for row in range(len(weights)) if row not in found], weights)
+        total, already = len(weights), len(weights) - len(missing)
+        title = f"{section.kind}: cost at {total} points"
+        report = stack.enter_context(progress_bar(progress if ranks.rank == 0 else False))
+
+        def evaluate(start: int, stop: int) -> list[Evaluation]:
+            rows = weights[missing[start:stop]]
+            values = strategy.evaluate(rows)
+            if kept is not None:
+                kept.add(rows, values)
+            return values
+
+        values = ranks.share(
+            len(missing), strategy.rows, evaluate, lambda done: report(already + done, total, title)
+        )
+    found |= dict(zip(missing, values, strict=True))
+    by_weights = {weights[row].tobytes(): value for row, value in found.items()}
+    return [by_weights[row.tobytes()] for row in weights]
+
+
+def _expect_weights(weights: Array, section: Section) -> Array:
+    """Return a weight matrix of float64, after making sure that it is one."""
+    rows = np.ascontiguousarray(weights, dtype=np.float64)
+    if rows.ndim != 2 or rows.shape[1] != len(section.anchors):
+        raise ValueError(
+            f"Each point needs one weight for each of the {len(section.anchors)} anchors; got an "
+            f"array of shape {rows.shape}. Use `section.weights(coordinates)`."
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError(
+            "Weights must be finite; those of point "
+            f"{int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])} are not. Check the "
+            "coordinates."
+        )
+    return rows
+
+
+def _checked_anchors(objective: Objective, section: Section, weights: Array) -> list[Tensor]:
+    """Return the anchors in the objective's type, after checking the objective."""
     anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
     # In the middle, for ends are special: where a start gives every class the same score, or a
     # solution has no cost at all, a wrong mean cannot be told from a right one.
     objective.check(combine(anchors, weights[len(weights) // 2]))
-    strategy = choose(objective, section, anchors, weights).strategy
-    rows: list[Evaluation] = []
-    with progress_bar(progress) as report:
-        for start in range(0, len(weights), strategy.rows):
-            rows += strategy.evaluate(weights[start : start + strategy.rows])
-            report(len(rows), len(weights), f"{section.kind}: cost at {len(weights)} points")
-    return rows
+    return anchors
+
+
+def _found(
+    objective: Objective,
+    section: Section,
+    anchors: Sequence[Tensor],
+    strategy: Strategy,
+    weights: Array,
+    keep: str | os.PathLike[str] | None,
+    ranks: Ranks,
+) -> tuple[KeptPoints | None, dict[int, Evaluation]]:
+    """Open what is kept; return it with the points that some rank found finished.
+
+    Raises:
+        ValueError: If the ranks have different costs or points.
+    """
+    opened: list[KeptPoints] = []
+
+    def look() -> tuple[Identity, bytes, dict[int, Evaluation]]:
+        identity = identity_of(objective, section, anchors, strategy.name)
+        if keep is None:
+            return identity, weights.tobytes(), {}
+        kept = KeptPoints(keep, identity, probed(objective, section, anchors), ranks.rank)
+        opened.append(kept)
+        values = [(i, kept.get(row)) for i, row in enumerate(weights)]
+        return identity, weights.tobytes(), {i: v for i, v in values if v is not None}
+
+    try:
+        told = ranks.exchange(look)
+        first, points, _ = told[0]
+        for rank, (other, others, _) in enumerate(told):
+            differing = first.differences(other.facts) + ["points"] * (others != points)
+            if differing:
+                raise ValueError(
+                    "Ranks that share a sweep must have the same cost and the same points; rank "
+                    f"{rank} differs from the first in: {', '.join(differing)}. Build both from "
+                    "the same files and seeds on every rank."
+                )
+    except BaseException:
+        for kept in opened:
+            kept.close()
+        raise
+    found: dict[int, Evaluation] = {}
+    for _, _, finished in reversed(told):
+        found |= finished
+    return (opened[0] if opened else None), found
+
+
+def _first_of_each(rows: Sequence[int], weights: Array) -> list[int]:
+    """Return the first row of each point, in order: a section may meet a point twice."""
+    first: dict[bytes, int] = {}
+    for row in rows:
+        first.setdefault(weights[row].tobytes(), row)
+    return list(first.values())

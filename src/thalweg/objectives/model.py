@@ -157,7 +157,7 @@ class ModelObjective(Objective):
             if self.dropout is not None:
                 samples[split.name] = tuple(means[0] for means in drawn)
         if self.penalty is not None:
-            extra = float(self._penalty(tensors))
+            extra = float(self.penalty_at(tensors))
             first = self.splits[0].name
             loss[first] += extra
             samples = {
@@ -176,7 +176,7 @@ class ModelObjective(Objective):
                 for sample in self._samples
             ]
             value = sum(drawn) / len(drawn)
-            return value + (0.0 if self.penalty is None else float(self._penalty(tensors)))
+            return value + (0.0 if self.penalty is None else float(self.penalty_at(tensors)))
 
     def gradient(self, theta: Tensor | ArrayLike) -> Tensor:
         """Return ∇J(θ) over the whole first split, shape (P,).
@@ -200,10 +200,10 @@ class ModelObjective(Objective):
         """Raise unless the same batches give the same loss twice, and in two sizes.
 
         Up to 128 examples of each of up to 32 batches of the first split, evenly spread, are
-        evaluated twice as they are and once in two parts. The first finds models that draw random numbers even in
-        evaluation mode (functional dropout, stochastic depth), the second losses and layers
-        that mix the examples of a batch. Once an objective has passed at a point where its loss
-        is finite, it is not asked again.
+        evaluated twice as they are and once in two parts. The first finds models that draw
+        random numbers even in evaluation mode (functional dropout, stochastic depth), the
+        second losses and layers that mix the examples of a batch. Once an objective has passed
+        at a point where its loss is finite, it is not asked again.
         """
         if self._checked:
             return
@@ -356,7 +356,7 @@ class ModelObjective(Objective):
         for layer in self.normalisation_layers.values():
             layer.train(self.batch_norm == "batch")
 
-    def _penalty(self, tensors: Mapping[str, Tensor]) -> Tensor:
+    def penalty_at(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the penalty of the parameters alone, as a float64 scalar."""
         assert self.penalty is not None
         given: Any = self.penalty({name: tensors[name] for name in self.space.names})
@@ -389,7 +389,7 @@ class ModelObjective(Objective):
             _reject_no_terms("loss", self.splits[0].name, float(count))
             total /= count
             if self.penalty is not None:
-                total += differentiated(self._penalty(tensors), leaves, vector)
+                total += differentiated(self.penalty_at(tensors), leaves, vector)
         return total.to(self.dtype)
 
 

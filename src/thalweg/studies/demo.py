@@ -9,6 +9,7 @@ Expected: the cost falls all the way; the solutions are separated by a barrier; 
 """
 
 import math
+from typing import Any
 
 from thalweg.grids import Uniform
 from thalweg.measures.summaries import line_numbers, share_at_the_bottom, window_numbers
@@ -35,16 +36,17 @@ def run(run: Run) -> Outcome:
     plane = Plane.through(
         first.start, first.solution, second.solution, labels=("start", "solution A", "solution B")
     )
-    show, points = run.report, run["points"]
+    how: Any = {"progress": run.report, "keep": run.kept}
+    points = run["points"]
     lines = {
-        "start-to-solution": profile(cost, descent, Uniform(-0.25, 1.75, points), progress=show),
-        "between-solutions": profile(cost, between, Uniform(-0.5, 1.5, points), progress=show),
-        "random-to-solution": profile(cost, outside, Uniform(0, 1.5, points), progress=show),
-        "near-start": profile(precise, descent, Uniform(0, 0.01, run["zoom"]), progress=show),
-        "near-solution": profile(precise, descent, Uniform(0.99, 1, run["zoom"]), progress=show),
+        "start-to-solution": profile(cost, descent, Uniform(-0.25, 1.75, points), **how),
+        "between-solutions": profile(cost, between, Uniform(-0.5, 1.5, points), **how),
+        "random-to-solution": profile(cost, outside, Uniform(0, 1.5, points), **how),
+        "near-start": profile(precise, descent, Uniform(0, 0.01, run["zoom"]), **how),
+        "near-solution": profile(precise, descent, Uniform(0.99, 1, run["zoom"]), **how),
     }
     side = Uniform(-0.3, 1.4, run["side"])
-    map_of_plane = surface(precise, plane, side, side, progress=show)
+    map_of_plane = surface(precise, plane, side, side, **how)
     numbers = (
         line_numbers(lines["start-to-solution"])
         | line_numbers(lines["between-solutions"], "between_")

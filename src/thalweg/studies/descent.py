@@ -92,13 +92,14 @@ def run_descent(run: Run) -> Outcome:
     network = study.train_network(run, seed=run["seed"])
     line = Line(network.start, network.solution, labels=("start", "solution"))
     grid = Uniform(*run["grid"])
-    exact = profile(study.cost_of(run, network), line, grid, progress=run.report)
+    exact = profile(study.cost_of(run, network), line, grid, progress=run.report, keep=run.kept)
     masks = MonteCarlo(samples=run["dropout_samples"], seed=run["seed"])
     noisy = profile(
         study.cost_of(run, network, splits=("train",), dropout=masks),
         line,
         grid,
         progress=run.report,
+        keep=run.kept,
     )
     history = replace(network.history, provenance=exact.provenance)
     best = int(history.best or 0)

@@ -32,7 +32,9 @@ def run(run: Run) -> Outcome:
     line = Line(network.start, network.solution, labels=("start", "solution"))
     cost = study.cost_of(run, network, splits=("train",), dtype=torch.float64)
     profiles = {
-        name: profile(cost, line, Uniform(*window, run["points"]), progress=run.report)
+        name: profile(
+            cost, line, Uniform(*window, run["points"]), progress=run.report, keep=run.kept
+        )
         for name, window in _WINDOWS.items()
     }
     numbers = line_numbers(profiles["line"])

@@ -27,7 +27,7 @@ def run(run: Run) -> Outcome:
     origin = study.random_point(network.space, run["seed"] + 1000)
     line = Line(origin, network.solution, labels=("random point", "solution"))
     cost = study.cost_of(run, network)
-    fall = profile(cost, line, Uniform(*run["grid"]), progress=run.report)
+    fall = profile(cost, line, Uniform(*run["grid"]), progress=run.report, keep=run.kept)
     numbers = line_numbers(fall) | {"parameters": network.space.size}
     return Outcome(
         {"line": fall, "run": network.history},

@@ -27,7 +27,7 @@ def run(run: Run) -> Outcome:
     first, second = (study.train_network(run, seed=2 * run["seed"] + k) for k in (0, 1))
     line = Line(first.solution, second.solution, labels=("solution A", "solution B"))
     cost = study.cost_of(run, first)
-    between = profile(cost, line, Uniform(*run["grid"]), progress=run.report)
+    between = profile(cost, line, Uniform(*run["grid"]), progress=run.report, keep=run.kept)
     numbers = line_numbers(between)
     assert between.ends is not None
     errors = between.ends.metrics["error"]["valid"]

@@ -29,7 +29,7 @@ def run(run: Run) -> Outcome:
     space = ParameterSpace.of(first)
     line = Line(space.flatten(first), space.flatten(second), labels=("start A", "start B"))
     cost = study.cost_of(run, (first, data))
-    between = profile(cost, line, Uniform(*run["grid"]), progress=run.report)
+    between = profile(cost, line, Uniform(*run["grid"]), progress=run.report, keep=run.kept)
     numbers = line_numbers(between) | {"parameters": space.size}
     return Outcome(
         {"line": between},

@@ -44,8 +44,8 @@ class Run:
 
     Attributes:
         settings: The settings of the scale, with the seed.
-        folder: Where parameters that took long to find are kept; a run that was interrupted
-            finds them there again.
+        folder: Where parameters that took long to find are kept, and points that were
+            evaluated; a run that was interrupted finds them there again.
         device: Where to train and to evaluate.
         report: Shows progress.
     """
@@ -58,6 +58,11 @@ class Run:
     def __getitem__(self, name: str) -> Any:
         """Return one setting."""
         return self.settings[name]
+
+    @property
+    def kept(self) -> Path:
+        """Where points that were evaluated are kept, so that none is evaluated twice."""
+        return self.folder / "points"
 
 
 @dataclass(frozen=True)
