@@ -42,7 +42,7 @@ format: $(VENV)/.ready-dev
 	@$(BIN)/ruff format .
 
 bench: $(VENV)/.ready-all
-	@$(BIN)/python benchmarks/profile_line.py
+	@$(BIN)/python benchmarks/run.py
 
 docs: $(VENV)/.ready-dev $(VENV)/.ready-docs
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
