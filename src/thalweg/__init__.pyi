@@ -41,5 +41,6 @@ from .sections import Line as Line
 from .sections import Plane as Plane
 from .sections import Polyline as Polyline
 from .space import ParameterSpace as ParameterSpace
+from .stored import StoredPoint as StoredPoint
 
 __all__: list[str]

@@ -5,6 +5,7 @@ the **weights** w_j are plain numbers. So a sweep over any section is nothing bu
 and a weight matrix, one row a point: that is what gets batched, split, cached and resumed.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,51 +17,35 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from thalweg.anchors import Anchor, combine, corresponding_parts, distance
 from thalweg.directions import Normalization, random_directions
 from thalweg.results import Array
 from thalweg.space import ParameterSpace, as_vector, plain_module, remembered_buffers
+from thalweg.stored import StoredPoint
 
-__all__ = ["BezierCurve", "Line", "Plane", "Polyline", "Section", "combine"]
+__all__ = [
+    "BezierCurve",
+    "Line",
+    "Plane",
+    "Polyline",
+    "Section",
+    "combine",
+]
 
 Buffers = Mapping[str, Tensor]
-
-
-def combine(anchors: Sequence[Tensor], weights: ArrayLike) -> Tensor:
-    """Return Σ_j w_j P_j, exactly P_j where w_j = 1 is the only weight that is not zero.
-
-    Anchors of weight zero are left out rather than multiplied, so that the ends of a line
-    are the ends bit for bit.
-
-    Args:
-        anchors: m vectors of shape (P,).
-        weights: m numbers.
-
-    Example:
-        >>> combine([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 6.0])], [0.5, 0.5])
-        tensor([2., 4.])
-    """
-    total: Tensor | None = None
-    for weight, anchor in zip(np.asarray(weights, dtype=np.float64), anchors, strict=True):
-        if weight == 0:
-            continue
-        if total is None:
-            total = anchor.clone() if weight == 1 else anchor * float(weight)
-        else:
-            total.add_(anchor, alpha=float(weight))
-    return torch.zeros_like(anchors[0]) if total is None else total
 
 
 class Section(ABC):
     """A map from coordinates to points, given by anchors and weights.
 
     Attributes:
-        anchors: m vectors of R^P.
+        anchors: m points of R^P: vectors, or `StoredPoint`s on disk.
         buffers: For each anchor the buffers of its network, or None: what
             `batch_norm="interpolate"` combines with the same weights.
         labels: Names of the anchors.
     """
 
-    anchors: tuple[Tensor, ...]
+    anchors: tuple[Anchor, ...]
     buffers: tuple[Buffers | None, ...]
     labels: tuple[str, ...]
 
@@ -130,11 +115,11 @@ class Line(Section):
         2.23606...
     """
 
-    start: Tensor
-    end: Tensor
+    start: Anchor
+    end: Anchor
     labels: tuple[str, ...] = ("start", "end")
     buffers: tuple[Any, ...] = ()
-    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+    anchors: tuple[Anchor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _settle(self, (self.start, self.end))
@@ -147,7 +132,7 @@ class Line(Section):
     @property
     def length(self) -> float:
         """Euclidean distance ‖b − a‖."""
-        return _distance(*self.anchors)
+        return distance(*self.anchors)
 
     @property
     def places(self) -> Array:
@@ -177,10 +162,10 @@ class BezierCurve(Section):
         0.5
     """
 
-    points: Sequence[Tensor]
+    points: Sequence[Anchor]
     labels: tuple[str, ...] = ()
     buffers: tuple[Any, ...] = ()
-    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+    anchors: tuple[Anchor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _settle(self, self.points)
@@ -224,11 +209,11 @@ class Polyline(Section):
         1.5
     """
 
-    points: Sequence[Tensor]
+    points: Sequence[Anchor]
     knots: Sequence[float] | None = None
     labels: tuple[str, ...] = ()
     buffers: tuple[Any, ...] = ()
-    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+    anchors: tuple[Anchor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         _settle(self, self.points)
@@ -280,12 +265,12 @@ class Plane(Section):
         rule: Plain facts about how the directions were made.
     """
 
-    vectors: tuple[Tensor, Tensor, Tensor]
+    vectors: tuple[Anchor, Anchor, Anchor]
     affine: bool = True
     labels: tuple[str, ...] = ()
     buffers: tuple[Any, ...] = ()
     rule: Mapping[str, Any] = field(default_factory=dict)
-    anchors: tuple[Tensor, ...] = field(init=False, repr=False)
+    anchors: tuple[Anchor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.vectors) != 3:
@@ -298,9 +283,9 @@ class Plane(Section):
     @classmethod
     def through(
         cls,
-        a: Tensor,
-        b: Tensor,
-        c: Tensor,
+        a: Anchor,
+        b: Anchor,
+        c: Anchor,
         *,
         labels: tuple[str, str, str] = ("a", "b", "c"),
         buffers: tuple[Any, ...] = (),
@@ -360,11 +345,14 @@ class Plane(Section):
     @property
     def gram(self) -> Array:
         """Inner products of u and v, shape (2, 2)."""
-        o, u, v = (anchor.double() for anchor in self.anchors)
-        if self.affine:
-            u, v = u - o, v - o
-        uv = float(u @ v)
-        return np.array([[float(u @ u), uv], [uv, float(v @ v)]])
+        gram = np.zeros((2, 2))
+        for parts in corresponding_parts(self.anchors):
+            o, u, v = (part.double() for part in parts)
+            if self.affine:
+                u, v = u - o, v - o
+            uv = float(u @ v)
+            gram += [[float(u @ u), uv], [uv, float(v @ v)]]
+        return gram
 
     @property
     def places(self) -> Array:
@@ -384,7 +372,7 @@ class Plane(Section):
         return np.stack([1 - x - y if self.affine else np.ones_like(x), x, y], axis=-1)
 
 
-def _settle(section: Any, points: Sequence[Tensor], names: int | None = None) -> None:
+def _settle(section: Any, points: Sequence[Anchor], names: int | None = None) -> None:
     """Check the anchors of a section, `names` of which are points, and fill in what is missing."""
     vectors = tuple(_vector(point) for point in points)
     if len(vectors) < 2:
@@ -397,10 +385,7 @@ def _settle(section: Any, points: Sequence[Tensor], names: int | None = None) ->
             "The points of a section must be vectors of one length; got shapes "
             f"{sorted(shapes)}. Make all of them with the same `space.flatten`."
         )
-    first = vectors[0]
-    for vector in vectors[1:]:
-        first = first.to(torch.promote_types(first.dtype, vector.dtype))
-    anchors = tuple(vector.to(first.device, first.dtype) for vector in vectors)
+    anchors = _of_one_type(vectors)
     given = section.buffers or tuple(remembered_buffers(point) for point in points)
     if len(given) != len(anchors):
         raise ValueError(
@@ -419,8 +404,20 @@ def _settle(section: Any, points: Sequence[Tensor], names: int | None = None) ->
     object.__setattr__(section, "buffers", tuple(_named_buffers(entry) for entry in given))
 
 
-def _vector(point: Any) -> Tensor:
+def _of_one_type(points: tuple[Anchor, ...]) -> tuple[Anchor, ...]:
+    """Give the vectors in memory one type and one device; what is on disk stays as it is."""
+    vectors = [point for point in points if isinstance(point, Tensor)]
+    if not vectors:
+        return points
+    dtype = functools.reduce(torch.promote_types, (vector.dtype for vector in vectors))
+    device = vectors[0].device
+    return tuple(p.to(device, dtype) if isinstance(p, Tensor) else p for p in points)
+
+
+def _vector(point: Any) -> Anchor:
     """Return a point as a detached vector of floating-point numbers that are finite."""
+    if isinstance(point, StoredPoint):
+        return point
     vector = as_vector(point)
     if vector.ndim != 1 or not vector.is_floating_point():
         raise ValueError(
@@ -443,8 +440,3 @@ def _named_buffers(entry: Any) -> Buffers | None:
     if entry is None:
         return None
     return {n: t.detach().clone() for n, t in entry.items() if isinstance(t, Tensor)}
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    """Return the Euclidean distance of two points, summed in float64."""
-    return float(torch.linalg.vector_norm(b.double() - a.double()))

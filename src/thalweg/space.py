@@ -146,7 +146,7 @@ class ParameterSpace:
                 f"{type(model).__name__}'s has requires_grad=True. Unfreeze those that you "
                 "want to move."
             )
-        everything = _named(model, frozenset(), False)
+        everything = _tensors_of(model, False)
         prints = {
             name: _Fingerprint.of(everything[name])
             for name in sorted(fixed)
@@ -199,10 +199,9 @@ class ParameterSpace:
             ValueError: If a parameter is not finite.
             CheckpointError: If a file cannot be read safely.
         """
-        tensors = _named(source, self._known, trust_pickle)
-        self._reject_other_architecture(tensors)
-        self._reject_other_frozen(tensors)
-        parts = [self._find(block, tensors).detach() for block in self.blocks]
+        tensors = _tensors_of(source, trust_pickle)
+        names, statistics = self.match(tensors)
+        parts = [tensors[names[block.name]].detach() for block in self.blocks]
         if dtype is None:
             dtype = parts[0].dtype
             for part in parts[1:]:
@@ -215,13 +214,37 @@ class ParameterSpace:
                     f"Parameters must be finite; {block.name!r} holds NaN or infinity. "
                     "Use a checkpoint from before the training diverged."
                 )
+        self.remember(theta, statistics)
+        return theta
+
+    def match(self, given: Mapping[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor]]:
+        """Find the tensors of this space among given ones, and make sure that they belong here.
+
+        Args:
+            given: Name to tensor, of a model in whatever wrappers.
+
+        Returns:
+            For each block the name of its tensor among the given ones, and a copy of the
+            running statistics by their names in the model.
+
+        Raises:
+            ParameterMismatchError: If names, shapes or frozen parameters are others.
+        """
+        names = _plain_names(given, self._known)
+        tensors = {name: given[own] for name, own in names.items()}
+        self._reject_other_architecture(tensors)
+        self._reject_other_frozen(tensors)
         statistics = {
             name: tensor.detach().clone()
             for name, tensor in tensors.items()
             if name in self.fixed and _is_statistic(name)
         }
-        setattr(theta, _BUFFERS, statistics)
-        return theta
+        return {b.name: names[self._found_name(b, tensors)] for b in self.blocks}, statistics
+
+    @staticmethod
+    def remember(point: Any, statistics: Mapping[str, Tensor]) -> None:
+        """Note at a point the running statistics of the network that it came from."""
+        setattr(point, _BUFFERS, statistics)
 
     def unflatten(self, theta: Tensor) -> dict[str, Tensor]:
         """Return the named tensors of θ, as views that keep its type and its gradients.
@@ -270,8 +293,8 @@ class ParameterSpace:
         """Every name that a state dict of this model may hold."""
         return {*self.names, *self.aliases, *self.fixed}
 
-    def _find(self, block: TensorBlock, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Return the tensor of one block, under any of its names."""
+    def _found_name(self, block: TensorBlock, tensors: Mapping[str, Tensor]) -> str:
+        """Return the name under which the tensor of one block is given."""
         names = [block.name, *(a for a, counted in self.aliases.items() if counted == block.name)]
         found = [(name, tensors[name]) for name in names if name in tensors]
         first_name, first = found[0]
@@ -281,7 +304,7 @@ class ParameterSpace:
                     f"{first_name!r} and {name!r} are one shared tensor in this model; they "
                     "differ in what was given. Untie them in the model, or give equal values."
                 )
-        return first
+        return first_name
 
     def _reject_other_architecture(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise unless names and shapes fit."""
@@ -375,14 +398,14 @@ def as_vector(point: Any) -> Tensor:
     return torch.from_numpy(values)
 
 
-def remembered_buffers(theta: Tensor) -> Mapping[str, Tensor] | None:
+def remembered_buffers(theta: Any) -> Mapping[str, Tensor] | None:
     """Return the running statistics that came with a flattened point, or None."""
     buffers: Mapping[str, Tensor] | None = getattr(theta, _BUFFERS, None)
     return buffers
 
 
-def _named(source: Any, known: Set[str], trust_pickle: bool) -> dict[str, Tensor]:
-    """Return the tensors of any accepted source by their names in the plain model."""
+def _tensors_of(source: Any, trust_pickle: bool) -> dict[str, Tensor]:
+    """Return the tensors of any accepted source by the names that they have there."""
     if isinstance(source, nn.Module):
         model = plain_module(source)
         return {
@@ -396,17 +419,22 @@ def _named(source: Any, known: Set[str], trust_pickle: bool) -> dict[str, Tensor
             "A module, a mapping of names to tensors or a path is needed; got "
             f"{type(source).__name__}. Pass `model` or `model.state_dict()`."
         )
-    named = {name: tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
+    return {name: tensor for name, tensor in source.items() if isinstance(tensor, Tensor)}
+
+
+def _plain_names(given: Iterable[str], known: Set[str]) -> dict[str, str]:
+    """Return the names in the plain model, each with the name under which it is given."""
+    named = {name: name for name in given}
     # A wrapper may wrap a wrapper; a model's own layer may be called "module".
     while named and not known & named.keys():
         prefix = next((p for p in _WRAPPER_PREFIXES if all(n.startswith(p) for n in named)), None)
         if prefix is None:
             break
-        named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+        named = {name.removeprefix(prefix): own for name, own in named.items()}
     return named if known & named.keys() else _inner(named, known)
 
 
-def _inner(named: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
+def _inner(named: dict[str, str], known: Set[str]) -> dict[str, str]:
     """Return the one part of a larger module that has the known names, if there is just one.
 
     A training framework keeps the network as an attribute of its own module, and the names
@@ -418,7 +446,7 @@ def _inner(named: dict[str, Tensor], known: Set[str]) -> dict[str, Tensor]:
     whole = [p for p in prefixes if {f"{p}{inner}" for inner in known} <= named.keys()]
     if len(whole) != 1:
         return named
-    return {n.removeprefix(whole[0]): t for n, t in named.items() if n.startswith(whole[0])}
+    return {n.removeprefix(whole[0]): own for n, own in named.items() if n.startswith(whole[0])}
 
 
 def _reject_unusual(name: str, tensor: Tensor) -> None:

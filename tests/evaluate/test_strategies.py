@@ -11,8 +11,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import thalweg as tw
 from cases import MODELS, Tied, classes, normal, seeded
+from thalweg.anchors import write_combination
 from thalweg.evaluate.planning import choose
-from thalweg.evaluate.resident import Resident, write_combination
+from thalweg.evaluate.resident import Resident
 from thalweg.evaluate.stacked import StackedChain, Vectorised
 from thalweg.evaluate.strategy import Plain
 from thalweg.evaluate.tracing import Affine, dense_chain, folding_pairs

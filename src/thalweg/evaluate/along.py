@@ -235,8 +235,7 @@ def plan(
             )
         grid = Uniform(0.0, 1.0, 51) if x is None else x
         weights = section.weights(np.union1d(*_line_coordinates(section, grid)))
-    anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
-    return planned(objective, choose(objective, section, anchors, weights), weights)
+    return planned(objective, choose(objective, section, section.anchors, weights), weights)
 
 
 def _line_coordinates(

@@ -25,15 +25,18 @@ import torch
 from torch import Tensor
 
 from thalweg._version import __version__
+from thalweg.anchors import Anchor, combine
 from thalweg.errors import NonDeterministicObjectiveError
 from thalweg.evaluate.fingerprint import digest_of, facts_of, module_facts, tensor_facts
+from thalweg.evaluate.tensorwise import placed
 from thalweg.objectives.agreement import Disagreement, expect_agreement
 from thalweg.objectives.batches import Split, examples_in, map_tensors, narrow
 from thalweg.objectives.function import FunctionObjective
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
 from thalweg.objectives.own_loss import OwnLoss
-from thalweg.sections import Section, combine
+from thalweg.objectives.sharding import whole
+from thalweg.sections import Section
 
 __all__ = ["Identity", "Probe", "identity_of", "probed"]
 
@@ -91,7 +94,7 @@ class Identity:
 
 
 def identity_of(
-    objective: Objective, section: Section, anchors: Sequence[Tensor], strategy: str
+    objective: Objective, section: Section, anchors: Sequence[Anchor], strategy: str
 ) -> Identity:
     """Return what the values of a sweep depend on.
 
@@ -103,7 +106,7 @@ def identity_of(
     """
     facts: dict[str, Any] = {
         "objective": facts_of(type(objective)),
-        "anchors": [tensor_facts(anchor) for anchor in anchors],
+        "anchors": [_anchor_facts(anchor, objective.dtype) for anchor in anchors],
         "buffers": [
             None if table is None else {n: tensor_facts(t) for n, t in sorted(table.items())}
             for table in section.buffers
@@ -132,21 +135,19 @@ def identity_of(
     return Identity(short, objective.dtype)
 
 
-def probed(objective: Objective, section: Section, anchors: Sequence[Tensor]) -> Probe:
+def probed(objective: Objective, section: Section, anchors: Sequence[Anchor]) -> Probe:
     """Return sums of the loss over a few examples at the mean of the anchors.
 
     Which examples is told by their content, so that neither the order of the data nor the size
     of the batches matters where J does not depend on them.
     """
     row = [1.0 / len(anchors)] * len(anchors)
-    theta = combine(anchors, row)
-    place = (section.buffers, row)
     if not isinstance(objective, ModelObjective):
-        loss = objective.evaluate(theta, place).loss
+        loss = objective.evaluate(combine(anchors, row), (section.buffers, row)).loss
         return {f"loss on {split!r}": (value, 1.0) for split, value in loss.items()}
     probe: dict[str, tuple[float, float]] = {}
     with objective.passive():
-        tensors = objective.tensors_at(theta, place)
+        tensors = placed(objective, section, anchors, row)
         objective.set_mode()
         for index, split in enumerate(objective.splits):
             total = torch.zeros(2, dtype=torch.float64, device=objective.device)
@@ -158,14 +159,25 @@ def probed(objective: Objective, section: Section, anchors: Sequence[Tensor]) ->
                         total += objective.forward_pass.call(tensors, batch, True)[0]
             probe[f"loss on {split.name!r}"] = (float(total[0]), float(total[1]))
         if objective.penalty is not None:
-            given = objective.penalty({name: tensors[name] for name in objective.space.names})
-            probe["penalty"] = (float(given), 1.0)
+            probe["penalty"] = (float(objective.penalty_at(tensors)), 1.0)
     return probe
+
+
+def _anchor_facts(anchor: Anchor, dtype: torch.dtype) -> list[Any]:
+    """Return type, shape and checksum of an anchor: the same in memory and on disk."""
+    if isinstance(anchor, Tensor):
+        return tensor_facts(anchor)
+    digest = hashlib.sha256()
+    for block in anchor.space.blocks:
+        values = anchor.tensor(block).to(dtype).contiguous().view(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
+    return [str(dtype), list(anchor.shape), digest.hexdigest()]
 
 
 def _model_facts(objective: ModelObjective) -> dict[str, Any]:
     """Return what the cost of a model depends on besides θ."""
-    model, space = objective.forward_pass.model, objective.space
+    sharding, space = objective.sharding, objective.space
+    model = objective.forward_pass.model if sharding is None else sharding.blueprint
     layout = [(block.name, block.shape) for block in space.blocks], dict(space.aliases)
     loss, *metrics = (_criterion_facts(c, objective.dtype) for c in objective.forward_pass.criteria)
     ordered = _batches_matter(objective)
@@ -201,7 +213,7 @@ def _fixed(objective: ModelObjective) -> dict[str, Tensor]:
             for part in _STATISTICS
         }
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {name: tensor for name, tensor in sorted(tensors.items()) if name not in moving}
+    return {name: whole(tensor) for name, tensor in sorted(tensors.items()) if name not in moving}
 
 
 def _criterion_facts(criterion: Any, dtype: torch.dtype) -> Any:

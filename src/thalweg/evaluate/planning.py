@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thalweg.anchors import Anchor
 from thalweg.evaluate.resident import Resident
 from thalweg.evaluate.stacked import StackedChain, Vectorised, chain_stack
 from thalweg.evaluate.strategy import ModelStrategy, Plain, Strategy
+from thalweg.evaluate.tensorwise import TensorByTensor, written_in_place
 from thalweg.evaluate.tracing import Affine, Trace, dense_chain, folding_pairs, traced
 from thalweg.objectives.batches import examples_in, narrow
 from thalweg.objectives.model import ModelObjective
@@ -95,16 +97,24 @@ class Plan:
 
 
 def choose(
-    objective: Objective, section: Section, anchors: Sequence[Tensor], weights: Array
+    objective: Objective, section: Section, given: Sequence[Anchor], weights: Array
 ) -> Choice:
     """Return the way to evaluate some rows.
 
     Args:
         objective: The cost.
         section: Its anchors are combined.
-        anchors: Its anchors in the objective's type, on its device.
+        given: Its anchors in the objective's type, on its device, or on disk.
         weights: One row a point, shape (n, m).
     """
+    if isinstance(objective, ModelObjective) and written_in_place(objective, given):
+        why = (
+            "The parameters are sharded over ranks, each of which writes its own rows."
+            if objective.sharding is not None
+            else "The anchors stay on disk: one model and one tensor are in memory."
+        )
+        return Choice(TensorByTensor(objective, section, given), (why,))
+    anchors = [objective.point(anchor, "An anchor") for anchor in given]
     plain = Plain(objective, section, anchors)
     if not isinstance(objective, ModelObjective):
         return Choice(plain, ("The cost is a formula: there is no data to share work on.",))
@@ -142,6 +152,8 @@ def planned(objective: Objective, choice: Choice, weights: Array) -> Plan:
     strategy, points = choice.strategy, len(weights)
     itemsize = objective.dtype.itemsize
     memory = (weights.shape[1] + 1) * objective.space.size * itemsize
+    if isinstance(strategy, TensorByTensor):
+        memory = max(block.size for block in objective.space.blocks) * itemsize
     if not isinstance(objective, ModelObjective):
         seconds = _timed(lambda: strategy.evaluate(weights[:1])) * points
         return Plan(
@@ -160,6 +172,9 @@ def planned(objective: Objective, choice: Choice, weights: Array) -> Plan:
         a_point = max(two - one, 0.02 * two) / _TIMED_ROWS
         start = max(one - a_point, 0.0) * -(-points // strategy.rows)
         seconds = (a_point * points + start) * examples / examples_in(batch)
+    else:
+        a_pass = _timed(lambda: objective.try_batch(batch))
+        seconds = a_pass * points * samples * examples / examples_in(batch)
     if choice.trace is not None:
         memory += 2 * choice.trace.widest * examples_in(batch) // max(1, choice.trace.examples)
     return Plan(

@@ -4,8 +4,7 @@ import json
 import os
 from typing import Any
 
-import torch
-
+from thalweg.anchors import distance
 from thalweg.environment import provenance
 from thalweg.evaluate.sweep import sweep
 from thalweg.objectives.objective import Evaluation, Objective
@@ -84,15 +83,12 @@ def _plain(facts: Any) -> str:
 
 def made(objective: Objective, section: Section, seconds: float) -> Provenance:
     """Return what made a result."""
-    first = section.anchors[0].double()
+    first = section.anchors[0]
     where = {
         "kind": section.kind,
         "labels": list(section.labels),
         # A plane around one point has directions among its anchors: they have no place.
-        "distances": [
-            float(torch.linalg.vector_norm(anchor.double() - first))
-            for anchor in section.anchors[: len(section.places)]
-        ],
+        "distances": [distance(first, anchor) for anchor in section.anchors[: len(section.places)]],
         **section.details,
     }
     facts = objective.describe()

@@ -50,6 +50,8 @@ class Ranks:
         rank: This process, from 0.
         size: Number of processes; one shares nothing.
         group: Their process group; None for all processes of the job.
+        together: Whether all ranks evaluate every point together, as those do that share a
+            model, rather than each its own points.
 
     Example:
         >>> Ranks().share(5, 2, lambda start, stop: list(range(start, stop)))
@@ -59,6 +61,7 @@ class Ranks:
     rank: int = 0
     size: int = 1
     group: Any = None
+    together: bool = False
 
     def check(self, work: Callable[[], T]) -> T:
         """Do something on every rank, and raise on all where it fails on one.
@@ -128,6 +131,8 @@ class Ranks:
             work: Does the tasks from `start` up to `stop`.
             seen: Called with the number of tasks that are done, as far as it is known here.
         """
+        if self.together:
+            return Ranks().share(count, together, work, seen)
         pieces = _pieces(count, together, self.size)
         own = pieces[self.rank :: self.size]
         results: list[Any] = [None] * count

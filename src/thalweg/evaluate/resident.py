@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from thalweg.anchors import write_combination
 from thalweg.evaluate.strategy import ModelStrategy
 from thalweg.evaluate.tracing import Affine
 from thalweg.objectives.batches import examples_in, map_tensors, narrow
@@ -25,27 +26,10 @@ from thalweg.objectives.objective import Evaluation
 from thalweg.results import Array
 from thalweg.sections import Section, combine
 
-__all__ = ["Resident", "bytes_of", "entry_inputs", "write_combination"]
+__all__ = ["Resident", "bytes_of", "entry_inputs"]
 
 # Outputs of the first layers that are kept for one block of the data.
 _BLOCK_BYTES = 64 << 20
-
-
-def write_combination(out: Tensor, anchors: Sequence[Tensor], weights: Sequence[float]) -> None:
-    """Write Σ_j w_j P_j into a tensor, by the arithmetic of `thalweg.sections.combine`."""
-    empty = True
-    for weight, anchor in zip(weights, anchors, strict=True):
-        if weight == 0:
-            continue
-        if not empty:
-            out.add_(anchor, alpha=weight)
-        elif weight == 1:
-            out.copy_(anchor)
-        else:
-            torch.mul(anchor, weight, out=out)
-        empty = False
-    if empty:
-        out.zero_()
 
 
 class Resident(ModelStrategy):

@@ -5,17 +5,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
-from torch import Tensor
 
+from thalweg.anchors import Anchor
 from thalweg.evaluate.identity import Identity, identity_of, probed
 from thalweg.evaluate.kept import KeptPoints
 from thalweg.evaluate.planning import choose
 from thalweg.evaluate.ranks import Ranks, current_ranks
 from thalweg.evaluate.strategy import Strategy
+from thalweg.evaluate.tensorwise import checked_anchors
+from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array
-from thalweg.sections import Section, combine
+from thalweg.sections import Section
 
 __all__ = ["sweep"]
 
@@ -51,8 +53,11 @@ def sweep(
     weights = _expect_weights(weights, section)
     if len(weights) == 0:
         return []
-    ranks = current_ranks()
-    anchors = ranks.check(lambda: _checked_anchors(objective, section, weights))
+    ranks = _ranks_of(objective)
+    # In the middle, for ends are special: where a start gives every class the same score, or a
+    # solution has no cost at all, a wrong mean cannot be told from a right one.
+    middle = weights[len(weights) // 2]
+    anchors = ranks.check(lambda: checked_anchors(objective, section, middle))
     strategy = ranks.check(lambda: choose(objective, section, anchors, weights).strategy)
     with ExitStack() as stack:
         kept: KeptPoints | None = None
@@ -98,19 +103,16 @@ def _expect_weights(weights: Array, section: Section) -> Array:
     return rows
 
 
-def _checked_anchors(objective: Objective, section: Section, weights: Array) -> list[Tensor]:
-    """Return the anchors in the objective's type, after checking the objective."""
-    anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
-    # In the middle, for ends are special: where a start gives every class the same score, or a
-    # solution has no cost at all, a wrong mean cannot be told from a right one.
-    objective.check(combine(anchors, weights[len(weights) // 2]))
-    return anchors
+def _ranks_of(objective: Objective) -> Ranks:
+    """Return the processes that are at this sweep, whether they share points or a model."""
+    sharding = objective.sharding if isinstance(objective, ModelObjective) else None
+    return current_ranks() if sharding is None else Ranks(*sharding.place, together=True)
 
 
 def _found(
     objective: Objective,
     section: Section,
-    anchors: Sequence[Tensor],
+    anchors: Sequence[Anchor],
     strategy: Strategy,
     weights: Array,
     keep: str | os.PathLike[str] | None,
@@ -125,9 +127,11 @@ def _found(
 
     def look() -> tuple[Identity, bytes, dict[int, Evaluation]]:
         identity = identity_of(objective, section, anchors, strategy.name)
-        if keep is None:
+        probe = None if keep is None else probed(objective, section, anchors)
+        # Ranks that evaluate every point together need it written down once.
+        if keep is None or probe is None or (ranks.together and ranks.rank > 0):
             return identity, weights.tobytes(), {}
-        kept = KeptPoints(keep, identity, probed(objective, section, anchors), ranks.rank)
+        kept = KeptPoints(keep, identity, probe, ranks.rank)
         opened.append(kept)
         values = [(i, kept.get(row)) for i, row in enumerate(weights)]
         return identity, weights.tobytes(), {i: v for i, v in values if v is not None}

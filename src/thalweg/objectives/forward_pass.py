@@ -56,8 +56,17 @@ def differentiated(value: Tensor, leaves: list[Tensor], vector: Tensor | None) -
     return torch.cat([product.reshape(-1) for product in products]).double()
 
 
-def private_copy(model: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Copy a model, in evaluation mode and without gradients."""
+def private_copy(
+    model: nn.Module, device: torch.device, dtype: torch.dtype, trainable: Sequence[str]
+) -> nn.Module:
+    """Copy a model, in evaluation mode and without gradients.
+
+    Args:
+        model: The model.
+        device: Where the copy goes.
+        dtype: Type of its floating-point parameters and buffers.
+        trainable: Names of the parameters that may be without memory: they are written to later.
+    """
     try:
         copied = copy.deepcopy(model)
     except (RuntimeError, TypeError) as error:
@@ -67,4 +76,31 @@ def private_copy(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
             "attributes, such as tensors with a graph (old-style weight_norm: use "
             "torch.nn.utils.parametrizations), locks and open files."
         ) from error
+    _give_memory(copied, device, trainable)
     return copied.to(device=device, dtype=dtype).requires_grad_(False).eval()
+
+
+def _give_memory(model: nn.Module, device: torch.device, trainable: Sequence[str]) -> None:
+    """Replace trainable parameters on the meta device by small random numbers.
+
+    Numbers, because a loss is tried out before the first point is written.
+    """
+    empty = {name: p for name, p in model.named_parameters() if p.is_meta}
+    fixed = [name for name in empty if name not in trainable]
+    fixed += [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if fixed:
+        raise ValueError(
+            "What does not move must hold numbers; on the meta device are the frozen tensors or "
+            f"buffers {', '.join(map(repr, fixed[:4]))}. Build the model such that only what "
+            "moves is there, as with accelerate's `init_empty_weights(include_buffers=False)`."
+        )
+    filled: dict[int, nn.Parameter] = {}
+    source = torch.Generator(device).manual_seed(0)
+    for owner in model.modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            if not parameter.is_meta:
+                continue
+            if id(parameter) not in filled:  # what is shared stays shared
+                values = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+                filled[id(parameter)] = nn.Parameter(values.normal_(0, 0.02, generator=source))
+            setattr(owner, name, filled[id(parameter)])

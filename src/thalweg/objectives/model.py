@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from thalweg.anchors import Anchor, part_of, write_combination
 from thalweg.environment import usable_device
 from thalweg.objectives.agreement import MIXED_BATCH, RANDOM_MODEL, expect_agreement
 from thalweg.objectives.batch_norm import (
@@ -27,6 +28,7 @@ from thalweg.objectives.forward_pass import ForwardPass, differentiated, private
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
 from thalweg.objectives.own_loss import OwnLoss
 from thalweg.objectives.random_state import preserved_random_state
+from thalweg.objectives.sharding import local_rows, sharded, whole
 from thalweg.objectives.terms import split_batch
 from thalweg.space import ParameterSpace, plain_module, remembered_buffers
 
@@ -47,7 +49,8 @@ class ModelObjective(Objective):
 
     Args:
         model: Any module. Its trainable tensors are the coordinates of θ; frozen ones and
-            buffers stay as they are at this moment.
+            buffers stay as they are at this moment. Trainable tensors on the meta device take
+            no memory but that of the copy here, which the points of a section are written to.
         loss: A torch loss; a function `(output, target)` of one number (mean or sum over
             examples, found out by experiment) or of the tuple (sum, count); a function
             `(model, batch) → (sum, count)`, told by a first parameter called
@@ -71,6 +74,8 @@ class ModelObjective(Objective):
             same masks at every point.
         penalty: A function of the named tensors, such as weight decay; its value is added
             to J (the first split) once.
+        shard: Keep a slice of every parameter on each rank of a job of `torchrun` (FSDP2), for
+            models that one device cannot hold. All ranks evaluate every point together.
 
     Raises:
         TypeError: If model, loss or data are of no accepted kind.
@@ -100,12 +105,14 @@ class ModelObjective(Objective):
         batch_norm: BatchNormPolicy | None = None,
         dropout: MonteCarlo | Literal["off"] | None = None,
         penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        shard: bool = False,
     ) -> None:
         model = plain_module(model)
         _reject_odd_settings(metrics, dtype)
         self.space = ParameterSpace.of(model)
         first = next(p for p in model.parameters() if p.requires_grad)
-        self.device = usable_device(first.device if device is None else device)
+        where = "cpu" if first.is_meta else first.device
+        self.device = usable_device(where if device is None else device)
         self.dtype = first.dtype if dtype is None else dtype
         criteria = [criterion(loss, "loss", _name_of(loss))]
         for name, metric in (metrics or {}).items():
@@ -114,7 +121,8 @@ class ModelObjective(Objective):
         self.penalty = penalty
         self.dropout = dropout_policy(dropout)
         with self.passive():
-            self.forward_pass = ForwardPass(private_copy(model, self.device, self.dtype), criteria)
+            own = private_copy(model, self.device, self.dtype, self.space.names)
+            self.forward_pass = ForwardPass(own, criteria)
             self.splits = read_splits(data, batch_size, self.device, self.dtype)
             if isinstance(criteria[0], OwnLoss):
                 criteria[0].settle(self.forward_pass.model, self.splits)
@@ -123,18 +131,27 @@ class ModelObjective(Objective):
         self._loss_name = _name_of(loss)
         self._checked = False
         self._terms: dict[str, float] = {}
+        self.sharding = sharded(self.forward_pass.model, self.device) if shard else None
         if self.batch_norm == "batch":
             reject_single_examples(self.splits)
 
     def evaluate(self, theta: Tensor, anchor_buffers: AnchorBuffers | None = None) -> Evaluation:
         """Return the loss and the metrics on every split at one point, from one pass."""
         with self.passive():
-            tensors = self.tensors_at(theta, anchor_buffers)
-            sums = [
-                [self._sums(split.batches, tensors, sample, index) for sample in self._samples]
-                for index, split in enumerate(self.splits)
-            ]
-            return self.evaluation(sums, tensors)
+            return self.evaluate_at(self.tensors_at(theta, anchor_buffers))
+
+    def evaluate_at(self, tensors: Mapping[str, Tensor]) -> Evaluation:
+        """Return the loss and the metrics on every split, from one pass.
+
+        Args:
+            tensors: Parameters and running statistics in place of the model's own, by name.
+                What is missing is the model's own.
+        """
+        sums = [
+            [self._sums(split.batches, tensors, sample, index) for sample in self._samples]
+            for index, split in enumerate(self.splits)
+        ]
+        return self.evaluation(sums, tensors)
 
     def evaluation(
         self, sums: Sequence[Sequence[Tensor]], tensors: Mapping[str, Tensor]
@@ -205,25 +222,39 @@ class ModelObjective(Objective):
         second losses and layers that mix the examples of a batch. Once an objective has passed
         at a point where its loss is finite, it is not asked again.
         """
-        if self._checked:
-            return
+        if not self._checked:
+            with self.passive():
+                self._check_at(self.tensors_at(theta, None, allow_missing=True))
+
+    def check_on(self, section_anchors: Sequence[Anchor], weights: Sequence[float]) -> None:
+        """As `check`, at the point Σ_j w_j P_j that is written into this objective's model.
+
+        Args:
+            section_anchors: m points.
+            weights: m numbers.
+        """
+        if not self._checked:
+            with self.passive():
+                self.write(section_anchors, weights)
+                self._check_at({})
+
+    def _check_at(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise unless the same batches give the same loss twice, and in two sizes."""
         finite = True
         batches, names = self.splits[0].batches, ("loss", *self.metrics)
         stride = -(-len(batches) // _CHECKED_BATCHES)
-        with self.passive():
-            tensors = self.tensors_at(theta, None, allow_missing=True)
-            for index in range(0, len(batches), stride):
-                batch = narrow(batches[index], 0, _CHECKED_EXAMPLES)
-                first = self._sums([batch], tensors, 0, 0, index)
-                again = self._sums([batch], tensors, 0, 0, index)
-                finite = finite and bool(torch.isfinite(first).all())
-                expect_agreement(first, again, names, self.dtype, RANDOM_MODEL)
-                if self.dropout is None and self.batch_norm != "batch":
-                    cut = max(1, examples_in(batch) // 3)
-                    parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
-                    parts = [part for part in parts if examples_in(part)]
-                    cut_up = self._sums(parts, tensors, 0, 0, index)
-                    expect_agreement(first, cut_up, names, self.dtype, MIXED_BATCH)
+        for index in range(0, len(batches), stride):
+            batch = narrow(batches[index], 0, _CHECKED_EXAMPLES)
+            first = self._sums([batch], tensors, 0, 0, index)
+            again = self._sums([batch], tensors, 0, 0, index)
+            finite = finite and bool(torch.isfinite(first).all())
+            expect_agreement(first, again, names, self.dtype, RANDOM_MODEL)
+            if self.dropout is None and self.batch_norm != "batch":
+                cut = max(1, examples_in(batch) // 3)
+                parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
+                parts = [part for part in parts if examples_in(part)]
+                cut_up = self._sums(parts, tensors, 0, 0, index)
+                expect_agreement(first, cut_up, names, self.dtype, MIXED_BATCH)
         self._checked = finite
 
     def describe(self) -> Mapping[str, Any]:
@@ -275,25 +306,66 @@ class ModelObjective(Objective):
         allow_missing: bool = False,
     ) -> dict[str, Tensor]:
         """Return parameters and running statistics at a point, by their names in the pass."""
+        if anchor_buffers is None:
+            anchor_buffers = ([remembered_buffers(theta)], [1.0])
         # A copy, because layers may write to their weights (an Embedding with `max_norm` does).
-        tensors = self.space.unflatten(self.point(theta).clone())
+        point = self.point(theta)
+        if self.sharding is None:
+            tensors = self.space.unflatten(point.clone())
+        else:
+            self.write([point], [1.0])
+            tensors = {}
+        return tensors | self.statistics_at(tensors, anchor_buffers, allow_missing)
+
+    def write(self, anchors: Sequence[Anchor], weights: Sequence[float]) -> None:
+        """Overwrite the parameters of this objective's own model with Σ_j w_j P_j.
+
+        They are written tensor by tensor, each rank of a sharded model its own rows, so that
+        nothing but one tensor is held beside the model and the anchors.
+
+        Args:
+            anchors: m points.
+            weights: m numbers.
+        """
+        model = self.forward_pass.model
+        used = [(w, anchor) for w, anchor in zip(weights, anchors, strict=True) if w != 0]
+        with torch.no_grad():
+            for block in self.space.blocks:
+                target, rows = local_rows(model.get_parameter(block.name))
+                parts = (part_of(a, block, rows).to(self.device, self.dtype) for _, a in used)
+                write_combination(target, parts, [w for w, _ in used])
+
+    def try_batch(self, batch: Any) -> Tensor:
+        """Return sums and counts of one batch with the model's own parameters, for a trial."""
+        with self.passive():
+            return self._sums([batch], self.statistics_at({}, ([None], [1.0]), True), 0, 0)
+
+    def statistics_at(
+        self,
+        parameters: Mapping[str, Tensor],
+        anchor_buffers: AnchorBuffers,
+        allow_missing: bool = False,
+    ) -> dict[str, Tensor]:
+        """Return the running statistics at a point that are not the model's own, by name.
+
+        Args:
+            parameters: The parameters there; what is missing is the model's own.
+            anchor_buffers: Where the point lies on a section.
+            allow_missing: Take the model's own where the anchors have none.
+        """
         if self.batch_norm == "recalibrate":
-            tensors |= self._recalibrated(tensors)
-        elif self.batch_norm == "interpolate":
-            if anchor_buffers is None:
-                remembered = remembered_buffers(theta) if isinstance(theta, Tensor) else None
-                anchor_buffers = ([remembered], [1.0])
-            if not (allow_missing and anchor_buffers[0][0] is None):
-                tensors |= interpolated(
-                    self.normalisation_layers, *anchor_buffers, self.device, self.dtype
-                )
-        elif self.batch_norm == "batch":  # written to by each pass, so not the model's own
-            tensors |= {
+            return self._recalibrated(parameters)
+        if self.batch_norm == "interpolate":
+            if allow_missing and anchor_buffers[0][0] is None:
+                return {}
+            return interpolated(self.normalisation_layers, *anchor_buffers, self.device, self.dtype)
+        if self.batch_norm == "batch":  # written to by each pass, so not the model's own
+            return {
                 f"{name}.{part}" if name else part: buffer.clone()
                 for name, layer in self.normalisation_layers.items()
                 for part, buffer in layer.named_buffers(recurse=False)
             }
-        return tensors
+        return {}
 
     def _recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return population statistics of the first split, with dropout off."""
@@ -331,8 +403,19 @@ class ModelObjective(Objective):
         total = torch.zeros(
             len(self.forward_pass.criteria), 2, dtype=torch.float64, device=self.device
         )
-        for index, batch in enumerate(batches, start=first_index):
-            total += self._call(tensors, batch, sample, split_index, index)
+        if self.sharding is None:
+            for index, batch in enumerate(batches, start=first_index):
+                total += self._call(tensors, batch, sample, split_index, index)
+            return total
+        for start, some in self.sharding.rounds(batches):
+            own = min(self.sharding.rank, len(some) - 1)
+            found = self._call(tensors, some[own], sample, split_index, first_index + start + own)
+            table = total.new_zeros(len(some), *total.shape)
+            if own == self.sharding.rank:
+                table[own] = found
+            # Added up in the order of the batches, so that the bits are those of one process.
+            for row in self.sharding.gathered(table):
+                total += row
         return total
 
     def _call(
@@ -359,7 +442,12 @@ class ModelObjective(Objective):
     def penalty_at(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Return the penalty of the parameters alone, as a float64 scalar."""
         assert self.penalty is not None
-        given: Any = self.penalty({name: tensors[name] for name in self.space.names})
+        model = self.forward_pass.model
+        own = {
+            name: tensors[name] if name in tensors else whole(model.get_parameter(name))
+            for name in self.space.names
+        }
+        given: Any = self.penalty(own)
         value = given if isinstance(given, Tensor) else torch.tensor(given, dtype=torch.float64)
         if value.numel() != 1:
             raise ValueError(
@@ -369,6 +457,11 @@ class ModelObjective(Objective):
 
     def _derivative(self, theta: Tensor | ArrayLike, vector: Tensor | None) -> Tensor:
         """Return the gradient, or its derivative along a vector."""
+        if self.sharding is not None:
+            raise ValueError(
+                "Derivatives need all parameters in one place; those of this model are sharded "
+                "over ranks. Leave `shard` out."
+            )
         if self.batch_norm == "recalibrate":
             raise ValueError(
                 "Derivatives need statistics that do not depend on θ; batch_norm='recalibrate' "

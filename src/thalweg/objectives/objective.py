@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thalweg.errors import ParameterMismatchError
 from thalweg.space import ParameterSpace, as_vector
+from thalweg.stored import StoredPoint
 
 __all__ = ["AnchorBuffers", "Evaluation", "Objective"]
 
@@ -80,7 +81,7 @@ class Objective(ABC):
     def describe(self) -> Mapping[str, Any]:
         """Return plain facts about the objective, for the provenance of results."""
 
-    def point(self, theta: Tensor | ArrayLike, name: str = "θ") -> Tensor:
+    def point(self, theta: Tensor | ArrayLike | StoredPoint, name: str = "θ") -> Tensor:
         """Return a vector of R^P in the type and on the device of this objective.
 
         Raises:
@@ -88,7 +89,8 @@ class Objective(ABC):
             ParameterMismatchError: If it has another shape.
             ValueError: If it is not finite.
         """
-        vector = as_vector(theta).to(self.device, self.dtype)
+        given = theta.flat() if isinstance(theta, StoredPoint) else as_vector(theta)
+        vector = given.to(self.device, self.dtype)
         if tuple(vector.shape) != (self.space.size,):
             raise ParameterMismatchError(
                 f"{name} must have shape ({self.space.size},), one entry for each trainable "
