@@ -1,6 +1,7 @@
 """Anchors - points in memory or on disk - and the one way in which they are combined."""
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 Anchor = Tensor | StoredPoint
+
+_PIECE = 1 << 18  # entries that are in float64 at a time
 
 
 def combine(anchors: Sequence[Anchor], weights: ArrayLike) -> Tensor:
@@ -77,9 +80,11 @@ def distance(a: Anchor, b: Anchor) -> float:
         >>> distance(torch.tensor([1.0, 1.0]), torch.tensor([4.0, 5.0]))
         5.0
     """
-    pairs = corresponding_parts([a, b])
-    norms = [torch.linalg.vector_norm(y.double() - x.double()) for x, y in pairs]
-    return float(torch.linalg.vector_norm(torch.stack(norms)))
+    squares = 0.0
+    for x, y in corresponding_parts([a, b]):
+        for first, second in zip(x.split(_PIECE), y.split(_PIECE), strict=True):
+            squares += float(torch.linalg.vector_norm(second.double() - first.double())) ** 2
+    return math.sqrt(squares)
 
 
 def part_of(anchor: Anchor, block: TensorBlock, rows: slice | None = None) -> Tensor:
