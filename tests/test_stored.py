@@ -159,7 +159,7 @@ class TestErrors:
         model = nn.Linear(2, 2)
         model.bias.data[1] = float("nan")
         space = tw.ParameterSpace.of(model)
-        with pytest.raises(ValueError, match="'bias' in .* holds NaN"):
+        with pytest.raises(ValueError, match=r"'bias' in .* holds NaN"):
             StoredPoint(space, saved(tmp_path, model)).check(space)
 
 

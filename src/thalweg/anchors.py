@@ -82,8 +82,9 @@ def distance(a: Anchor, b: Anchor) -> float:
     """
     squares = 0.0
     for x, y in corresponding_parts([a, b]):
-        for first, second in zip(x.split(_PIECE), y.split(_PIECE), strict=True):
-            squares += float(torch.linalg.vector_norm(second.double() - first.double())) ** 2
+        for at in range(0, len(x), _PIECE):
+            first, second = (part[at : at + _PIECE].double() for part in (x, y))
+            squares += float(torch.linalg.vector_norm(second - first)) ** 2
     return math.sqrt(squares)
 
 

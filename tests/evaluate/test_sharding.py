@@ -182,7 +182,7 @@ def test_a_sharded_line_has_the_bits_of_one_process(expected, size, tmp_path):
     assert sum(shares) == count  # every entry is kept once
     assert max(shares) < 1.3 * count / size
     assert {f[2] for f in found} == {"tensor by tensor"}
-    assert [p.name for p in tmp_path.iterdir()][0].endswith("-rank0.jsonl")
+    assert next(p.name for p in tmp_path.iterdir()).endswith("-rank0.jsonl")
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -249,7 +249,8 @@ def test_the_command_line_takes_a_sharded_cost(tmp_path):
     command += ["--nproc-per-node", "2", "-m", "thalweg", "profile", "0.safetensors"]
     command += ["1.safetensors", "--objective", "cost.py:cost", "--grid", "0:1:5", "--quiet"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert told.returncode == 0, told.stderr
+    told = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
     assert told.stdout.startswith("alpha,loss_train")
     assert told.stdout.count("\n") == 6

@@ -142,7 +142,7 @@ class TestKept:
         line = tw.Line(*stored(tmp_path, objective.space, [case.point(2), case.point(3)]))
         first = tw.profile(objective, line, ALPHA, keep=tmp_path / "kept", progress=False)
         calls = []
-        objective.evaluate_at = lambda tensors: calls.append(tensors)
+        objective.evaluate_at = calls.append
         again = tw.profile(objective, line, ALPHA, keep=tmp_path / "kept", progress=False)
         assert calls == []
         assert again.loss["train"].tolist() == first.loss["train"].tolist()

@@ -12,7 +12,7 @@ import torch
 
 from thalweg.evaluate.adaptive import refined_line, refined_table
 from thalweg.evaluate.planning import Plan, choose, planned
-from thalweg.evaluate.points import SectionPoints, made
+from thalweg.evaluate.points import SectionPoints, made, rounding_error
 from thalweg.evaluate.subsample import Subsample, estimated
 from thalweg.grids import Adaptive, Grid, Uniform, coordinates
 from thalweg.objectives.objective import Evaluation, Objective
@@ -102,6 +102,7 @@ def profile(
     loss, metrics = _tables(at_grid)
     _warn_non_finite(loss, [f"alpha = {a:.6g}" for a in alpha])
     names = list(at_grid[0].samples)
+    error = rounding_error(objective, section, alpha, at_grid)
     return Profile(
         alpha=alpha,
         loss=loss,
@@ -109,7 +110,7 @@ def profile(
         ends=Ends(ends, *_tables(at_ends)),
         samples={name: np.array([row.samples[name] for row in at_grid]).T for name in names},
         interpolation=interpolation,
-        provenance=made(objective, section, time.perf_counter() - clock),
+        provenance=made(objective, section, time.perf_counter() - clock, error),
         **where,
     )
 
@@ -155,7 +156,7 @@ def surface(
     _expect_dimension(plane, 2, "surface")
     xs, ys, places = _plane_coordinates(x, y)
     clock = time.perf_counter()
-    interpolation, sure = None, None
+    interpolation, sure, error = None, None, dict[str, float]()
     loss: dict[str, Array]
     metrics: dict[str, dict[str, Array]] = {}
     if estimate is not None:
@@ -176,7 +177,9 @@ def surface(
                 "A surface is adaptive along both coordinates or along none; got one of each. "
                 "Pass `Adaptive` for x and for y."
             )
-        loss, metrics = _tables(points(places))
+        rows = points(places)
+        loss, metrics = _tables(rows)
+        error = rounding_error(objective, plane, places, rows)
     _warn_non_finite(loss, [f"({a:.6g}, {b:.6g})" for a, b in places])
     shape = len(ys), len(xs)
     anchors = plane.places
@@ -190,7 +193,7 @@ def surface(
         gram=plane.gram if isinstance(plane, Plane) else np.eye(2),
         interpolation=interpolation,
         estimate=sure,
-        provenance=made(objective, plane, time.perf_counter() - clock),
+        provenance=made(objective, plane, time.perf_counter() - clock, error),
     )
 
 
@@ -262,7 +265,7 @@ def _table(xs: Array, ys: Array) -> Array:
 
 def _rounding(objective: Objective) -> float:
     """Return the relative rounding error of a cost: that of its terms, whose sum is in float64."""
-    return 4 * torch.finfo(objective.dtype).eps
+    return 4 * torch.finfo(objective.rounding).eps
 
 
 def _expect_fixed_points(keep: Any, known: Any, *grids: Any) -> None:

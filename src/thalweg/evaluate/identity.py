@@ -113,7 +113,7 @@ def identity_of(
         ],
         "dtype": str(objective.dtype),
         "device": objective.device.type,
-        "precision": torch.get_float32_matmul_precision(),
+        "precision": str(objective.rounding),
         "strategy": strategy,
         "versions": {
             "thalweg": __version__,
@@ -132,7 +132,7 @@ def identity_of(
     short = {
         key: value if len(str(value)) <= 1000 else digest_of(value) for key, value in facts.items()
     }
-    return Identity(short, objective.dtype)
+    return Identity(short, objective.rounding)
 
 
 def probed(objective: Objective, section: Section, anchors: Sequence[Anchor]) -> Probe:

@@ -2,17 +2,19 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from thalweg.anchors import distance
 from thalweg.environment import provenance
 from thalweg.evaluate.sweep import sweep
+from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress
 from thalweg.results import Array, Profile, Provenance
 from thalweg.sections import Section
 
-__all__ = ["SectionPoints", "made"]
+__all__ = ["SectionPoints", "made", "rounding_error"]
 
 
 class SectionPoints:
@@ -81,8 +83,37 @@ def _plain(facts: Any) -> str:
     return json.dumps(facts, sort_keys=True, default=dict)
 
 
-def made(objective: Objective, section: Section, seconds: float) -> Provenance:
-    """Return what made a result."""
+def rounding_error(
+    objective: Objective, section: Section, places: Array, rows: Sequence[Evaluation]
+) -> dict[str, float]:
+    """Return what fewer bits in products cost: the largest error at three points, by split.
+
+    Args:
+        objective: The cost; empty is returned where it uses all bits.
+        section: Its anchors are combined.
+        places: Coordinates that have been evaluated, shape (n,) or (n, k).
+        rows: What was found there.
+    """
+    if not isinstance(objective, ModelObjective) or objective.precision is None:
+        return {}
+    some = sorted({0, len(places) // 2, len(places) - 1})
+    weights = section.weights(places[some])
+    right = sweep(objective.in_full_precision(), section, weights, progress=False)
+    return {
+        split: max(
+            abs(rows[i].loss[split] - row.loss[split]) for i, row in zip(some, right, strict=True)
+        )
+        for split in right[0].loss
+    }
+
+
+def made(
+    objective: Objective,
+    section: Section,
+    seconds: float,
+    error: Mapping[str, float] | None = None,
+) -> Provenance:
+    """Return what made a result; `error` is what fewer bits in products cost."""
     first = section.anchors[0]
     where = {
         "kind": section.kind,
@@ -91,5 +122,5 @@ def made(objective: Objective, section: Section, seconds: float) -> Provenance:
         "distances": [distance(first, anchor) for anchor in section.anchors[: len(section.places)]],
         **section.details,
     }
-    facts = objective.describe()
+    facts = {**objective.describe(), **({"precision_error": error} if error else {})}
     return provenance(objective.device, objective.dtype, seconds, objective=facts, section=where)

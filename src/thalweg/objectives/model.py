@@ -1,5 +1,6 @@
 """The cost of a model on data."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -13,6 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from thalweg.anchors import Anchor, part_of, write_combination
 from thalweg.environment import usable_device
 from thalweg.objectives.agreement import MIXED_BATCH, RANDOM_MODEL, expect_agreement
+from thalweg.objectives.arithmetic import (
+    Arithmetic,
+    arithmetic,
+    arithmetic_policy,
+    rounding_type,
+)
 from thalweg.objectives.batch_norm import (
     BatchNormPolicy,
     batch_norm_policy,
@@ -76,6 +83,9 @@ class ModelObjective(Objective):
             to J (the first split) once.
         shard: Keep a slice of every parameter on each rank of a job of `torchrun` (FSDP2), for
             models that one device cannot hold. All ranks evaluate every point together.
+        precision: None for products with all bits of `dtype`, whatever torch's global switches
+            allow; `"tf32"` or `"bfloat16"` for faster ones where the device has them. Results
+            then hold the error that this brings, measured at three of their points.
 
     Raises:
         TypeError: If model, loss or data are of no accepted kind.
@@ -106,6 +116,7 @@ class ModelObjective(Objective):
         dropout: MonteCarlo | Literal["off"] | None = None,
         penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
         shard: bool = False,
+        precision: Arithmetic | None = None,
     ) -> None:
         model = plain_module(model)
         _reject_odd_settings(metrics, dtype)
@@ -119,6 +130,7 @@ class ModelObjective(Objective):
             criteria.append(criterion(metric, "metric", name))
         self.metrics = tuple(metrics or {})
         self.penalty = penalty
+        self.precision = arithmetic_policy(precision, self.dtype)
         self.dropout = dropout_policy(dropout)
         with self.passive():
             own = private_copy(model, self.device, self.dtype, self.space.names)
@@ -248,13 +260,13 @@ class ModelObjective(Objective):
             first = self._sums([batch], tensors, 0, 0, index)
             again = self._sums([batch], tensors, 0, 0, index)
             finite = finite and bool(torch.isfinite(first).all())
-            expect_agreement(first, again, names, self.dtype, RANDOM_MODEL)
+            expect_agreement(first, again, names, self.rounding, RANDOM_MODEL)
             if self.dropout is None and self.batch_norm != "batch":
                 cut = max(1, examples_in(batch) // 3)
                 parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
                 parts = [part for part in parts if examples_in(part)]
                 cut_up = self._sums(parts, tensors, 0, 0, index)
-                expect_agreement(first, cut_up, names, self.dtype, MIXED_BATCH)
+                expect_agreement(first, cut_up, names, self.rounding, MIXED_BATCH)
         self._checked = finite
 
     def describe(self) -> Mapping[str, Any]:
@@ -280,8 +292,19 @@ class ModelObjective(Objective):
             if dropout is None
             else {"samples": dropout.samples, "seed": dropout.seed},
             "penalty": None if self.penalty is None else _name_of(self.penalty),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "precision": self.precision,
         }
+
+    @property
+    def rounding(self) -> torch.dtype:
+        """The type whose rounding the cost has: that of its products."""
+        return rounding_type(self.dtype, self.precision)
+
+    def in_full_precision(self) -> "ModelObjective":
+        """Return the same cost with products in all bits of its type, sharing model and data."""
+        own = copy.copy(self)
+        own.precision = None
+        return own
 
     @property
     def _samples(self) -> range:
@@ -290,11 +313,11 @@ class ModelObjective(Objective):
 
     @contextmanager
     def passive(self, grad: bool = False) -> Iterator[None]:
-        """Evaluate whatever context the caller is in: no autocast, random state put back."""
+        """Evaluate whatever context the caller is in: own arithmetic, random state put back."""
         with (
             torch.inference_mode(False),
             torch.set_grad_enabled(grad),
-            torch.autocast(self.device.type, enabled=False),
+            arithmetic(self.device, self.precision),
             preserved_random_state(),
         ):
             yield

@@ -81,6 +81,11 @@ class Objective(ABC):
     def describe(self) -> Mapping[str, Any]:
         """Return plain facts about the objective, for the provenance of results."""
 
+    @property
+    def rounding(self) -> torch.dtype:
+        """The type whose rounding the cost has."""
+        return self.dtype
+
     def point(self, theta: Tensor | ArrayLike | StoredPoint, name: str = "θ") -> Tensor:
         """Return a vector of R^P in the type and on the device of this objective.
 
