@@ -8,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import thalweg as tw
 from thalweg import cli
+from thalweg.cli.sections import folder_name_of, names_of
 
 FACTORY = """
 import torch
@@ -168,6 +170,49 @@ def test_surface_through_three_checkpoints_or_around_one(workplace, capsys):
     assert around.provenance.section["normalize"] == "filter"
     assert cli.main(["surface", "a.pt", "b.pt", *arguments]) == 2
     assert "one checkpoint or three; got 2" in capsys.readouterr().err
+
+
+def test_a_plan_is_said_and_nothing_is_done(workplace, capsys):
+    arguments = ["--objective", "cost.py:made", "--plan"]
+    assert cli.main(["profile", "a.pt", "b.pt", *arguments, "--grid", "0:1:7"]) == 0
+    told = capsys.readouterr().out
+    assert "strategy   vmap" in told
+    assert "points     7" in told
+    assert cli.main(["surface", "a.pt", "b.pt", "c.pt", *arguments, "--x", "0:1:3"]) == 0
+    assert "points     75" in capsys.readouterr().out
+    assert not (workplace / "thalweg-runs").exists()
+
+
+def test_a_tolerance_places_the_points(workplace, capsys):
+    arguments = ["--objective", "cost.py:made", "--tolerance", "0.01", "--quiet"]
+    assert cli.main(["profile", "a.pt", "b.pt", *arguments]) == 0
+    told = capsys.readouterr()
+    kept = tw.open_record(workplace / "thalweg-runs" / "profile-a-b").results["profile"]
+    assert kept.interpolation.tolerance == 0.01
+    assert 9 <= len(_table(told.out)["alpha"]) == len(kept.alpha) < 40
+    assert "is expected to err by" in told.err
+    assert "narrower than 0.1" in told.err
+    assert cli.main(["surface", "a.pt", "b.pt", "c.pt", *arguments, "--x", "0:1:5"]) == 0
+    surface = tw.open_record(workplace / "thalweg-runs" / "surface-a-b-c").results["surface"]
+    assert surface.interpolation.converged
+
+
+def test_checkpoints_on_disk_give_the_same_line(workplace, capsys):
+    for name in "ab":
+        (workplace / f"model-1.5-{name}").mkdir()
+        state = torch.load(f"{name}.pt", weights_only=True)
+        save_file(state, f"model-1.5-{name}/model.safetensors")
+    arguments = ["--objective", "cost.py:made", "--quiet", "--grid", "-0.5:1.5:5"]
+    tables = []
+    for ends in (["a.pt", "b.pt"], ["model-1.5-a", "model-1.5-b", "--from-disk"]):
+        assert cli.main(["profile", *ends, *arguments]) == 0
+        tables.append(_table(capsys.readouterr().out))
+    for name, column in tables[0].items():
+        np.testing.assert_allclose(tables[1][name], column, rtol=1e-6)
+    kept = tw.open_record(workplace / "thalweg-runs" / "profile-model_1.5_a-model_1.5_b")
+    assert kept.results["profile"].labels == ("model-1.5-a", "model-1.5-b")
+    digests = {each["sha256"] for each in kept.asked["checkpoints"]}
+    assert len(digests) == 2
 
 
 @pytest.mark.parametrize(
@@ -333,8 +378,8 @@ def test_nobody_reading_is_no_error(workplace):
 
 def test_names_of_checkpoints_are_short_and_told_apart(workplace):
     paths = [workplace / "one" / "model.pt", workplace / "two" / "model.pt"]
-    assert cli._names(paths) == ("one/model", "two/model")
-    (name,) = cli._names([workplace / "epoch=10-step=12345-val_loss=0.1234.ckpt"])
+    assert names_of(paths) == ("one/model", "two/model")
+    (name,) = names_of([workplace / "epoch=10-step=12345-val_loss=0.1234.ckpt"])
     assert name == "epoch=10-…oss=0.1234"
-    folder = cli._folder_name("profile", ("one/model", name))
+    folder = folder_name_of("profile", ("one/model", name))
     assert folder == "profile-one_model-epoch=10_oss=0.1234"

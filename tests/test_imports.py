@@ -64,6 +64,7 @@ ALLOWED = {
         "training",
     },
     "cli": {
+        "anchors",
         "evaluate",
         "factories",
         "figures",
@@ -73,6 +74,8 @@ ALLOWED = {
         "reports",
         "results",
         "sections",
+        "space",
+        "stored",
         "studies",
     },
 }
