@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from thalweg.records import Record
-from thalweg.results import Array, Provenance
+from thalweg.results import Array, Estimate, Interpolation, Provenance
 
 __all__ = [
+    "between_words",
     "computed_words",
     "cost_label",
     "data_words",
+    "estimate_words",
     "joined",
     "model_words",
     "number",
@@ -102,7 +104,37 @@ def section_words(provenance: Provenance) -> str:
 def computed_words(provenance: Provenance) -> str:
     """Return precision and device."""
     parts = [part for part in (provenance.dtype, provenance.device) if part]
-    return f", {' on '.join(parts)}" if parts else ""
+    error = provenance.objective.get("precision_error") or {}
+    products = ""
+    if error:
+        products = (
+            f", products in {provenance.objective['precision']} (which changes the cost by up to "
+            f"{max(error.values()):.2g} at the points tried)"
+        )
+    return (f", {' on '.join(parts)}" if parts else "") + products
+
+
+def between_words(between: Interpolation | None) -> str:
+    """Return how good the values between the evaluated points are."""
+    if between is None:
+        return ""
+    aim = "" if between.converged else f", more than the tolerance of {between.tolerance:g} asks"
+    return (
+        f"Between the points a {between.method}, expected to err by {between.expected:.2g} at "
+        f"most{aim}; a structure narrower than {between.resolution:.2g} may have been missed."
+    )
+
+
+def estimate_words(estimate: Estimate | None) -> str:
+    """Return what a cost was estimated from, and what its band means."""
+    if estimate is None:
+        return ""
+    nodes = f" and the exact cost at {len(estimate.nodes)} points" if len(estimate.nodes) else ""
+    return (
+        f"Estimated from {_count(estimate.examples)} of {_count(estimate.of)} examples{nodes}; "
+        f"the intervals (±{estimate.half_width.max():.2g} at most) hold at all points at once "
+        f"with {100 * estimate.confidence:g} % confidence."
+    )
 
 
 def _setting(value: Any) -> str:

@@ -235,7 +235,7 @@ def _draw_lines(axes: Axes, panel: Panel, ticks: int) -> None:
             curve.x,
             curve.y,
             color=_COLOURS[curve.rank % len(_COLOURS)],
-            linestyle=_DASHES[curve.rank % len(_DASHES)],
+            linestyle=_DASHES[curve.rank % len(_DASHES)] if curve.joined else "",
             linewidth=1.3 if curve.rank == 0 else 1.1,
             marker="o" if curve.dots else "",
             markersize=2.4,
@@ -275,9 +275,10 @@ def _plain_number(value: float, _: int | None = None) -> str:
 def _name_curves(axes: Axes, panel: Panel, height: float, named: set[int]) -> None:
     """Write the name of each curve at its right end, moved apart where they would overlap."""
     ends = []
+    alone = sum(bool(curve.label) for curve in panel.curves) == 1
     for curve in panel.curves:
         finite = np.flatnonzero(np.isfinite(curve.y))
-        if len(finite) and curve.label and curve.rank not in named and len(panel.curves) > 1:
+        if len(finite) and curve.label and curve.rank not in named and not alone:
             named.add(curve.rank)
             place = axes.transData.transform((curve.x[finite[-1]], curve.y[finite[-1]]))
             ends.append((axes.transAxes.inverted().transform(place)[1], curve))

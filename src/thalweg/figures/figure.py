@@ -37,6 +37,7 @@ class Curve:
         rank: 0 for what the figure is about, 1 and up for what it is compared with. Curves
             of one rank look alike in all panels.
         dots: Whether the points themselves are marked.
+        joined: Whether a line joins them.
     """
 
     x: Array
@@ -44,6 +45,7 @@ class Curve:
     label: str
     rank: int = 0
     dots: bool = False
+    joined: bool = True
 
 
 @dataclass(frozen=True, eq=False)

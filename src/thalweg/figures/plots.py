@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from thalweg.figures.captions import (
+    between_words,
     computed_words,
     cost_label,
     data_words,
+    estimate_words,
     joined,
     model_words,
     number,
@@ -31,6 +33,8 @@ _AUTOMATIC_LOG = 100.0
 # A panel of its own for a stretch of the grid that is this much denser than the rest.
 _DENSER, _WINDOW_POINTS, _WINDOW_WIDTH, _MOST_WINDOWS = 4.0, 10, 0.25, 3
 _FEW_POINTS = 25  # so few that each is marked
+# Along a line, and along each axis of a map, where an interpolant is drawn.
+_DENSE, _DENSE_MAP = 401, 121
 _METRIC_HEIGHT, _WINDOW_HEIGHT = 0.5, 0.6
 
 
@@ -119,7 +123,7 @@ def _profile_figure(profile: Profile, log: bool) -> Figure:
     main = Panel(
         x=Axis(_alpha_label(profile), limits=limits),
         y=Axis(cost_label(profile.provenance), log),
-        curves=_curves(profile.alpha, profile.loss, log),
+        curves=_profile_curves(profile, log),
         bands=_bands(profile, log),
         markers=(*_anchors_within(profile, limits), *_end_points(profile, limits, log)),
     )
@@ -144,12 +148,33 @@ def _profile_figure(profile: Profile, log: bool) -> Figure:
             section_words(profile.provenance),
             length,
             f"{len(profile.alpha)} points{computed_words(profile.provenance)}.",
+            between_words(profile.interpolation),
+            estimate_words(profile.estimate),
             _band_words(profile),
             _gaps(main.curves, profile.loss),
         ),
         rows=tuple(rows),
         alt=_curve_alt("α", profile.alpha, profile.loss),
     )
+
+
+def _profile_curves(profile: Profile, log: bool) -> tuple[Curve, ...]:
+    """Return one curve a split; through points that were placed goes what lies between them."""
+    if profile.interpolation is None:
+        return _curves(profile.alpha, profile.loss, log)
+    dense = _between(profile.alpha)
+    drawn = {split: profile.interpolate(dense, split) for split in profile.loss}
+    smooth = [replace(curve, dots=False) for curve in _curves(dense, drawn, log)]
+    points = [
+        replace(curve, label="", dots=True, joined=False)
+        for curve in _curves(profile.alpha, profile.loss, log)
+    ]
+    return (*smooth, *points)
+
+
+def _between(nodes: Array) -> Array:
+    """Return coordinates dense enough for a smooth curve, the evaluated ones among them."""
+    return np.union1d(nodes, np.linspace(nodes[0], nodes[-1], _DENSE))
 
 
 def _stretch(profile: Profile) -> str:
@@ -247,18 +272,39 @@ def _window_panel(main: Panel, window: tuple[float, float]) -> Panel:
 
 
 def _bands(profile: Profile, log: bool) -> tuple[Band, ...]:
-    """Return ± 2 standard errors around each Monte-Carlo loss."""
+    """Return how sure each loss is: from samples, from a subsample, or between the points."""
     found = []
     for rank, (split, loss) in enumerate(profile.loss.items()):
-        error = profile.standard_error(split)
-        if error is None or not np.any(np.isfinite(error) & np.isfinite(_shown(loss, log))):
+        alpha, half, label = _uncertainty(profile, split)
+        if half is None or not np.any(np.isfinite(half) & (half > 0)):
             continue
-        low, high = _shown(loss - 2 * error, log), _shown(loss + 2 * error, log)
+        middle = loss if alpha is profile.alpha else profile.interpolate(alpha, split)
+        if not np.any(np.isfinite(half) & np.isfinite(_shown(middle, log))):
+            continue
+        low, high = _shown(middle - half, log), _shown(middle + half, log)
         if log:  # a lower edge at or below 0 is no gap: the band reaches down a decade
-            floor = np.nanmin(_shown(loss, log)) / 10
+            floor = np.nanmin(_shown(middle, log)) / 10
             low = np.where(np.isfinite(high) & ~np.isfinite(low), floor, low)
-        found.append(Band(profile.alpha, low, high, "± 2 standard errors", rank))
+        found.append(Band(alpha, low, high, label, rank))
     return tuple(found)
+
+
+def _uncertainty(profile: Profile, split: str) -> tuple[Array, Array | None, str]:
+    """Return coordinates, half the width of the interval there (or None), and what it means."""
+    error = profile.standard_error(split)
+    if error is not None:
+        return profile.alpha, 2 * error, "± 2 standard errors"
+    if split != profile.first_split:
+        return profile.alpha, None, ""
+    if profile.estimate is not None:
+        share = f"{100 * profile.estimate.confidence:g} % at all points at once"
+        return profile.alpha, profile.estimate.half_width, share
+    if profile.interpolation is None:
+        return profile.alpha, None, ""
+    dense = _between(profile.alpha)
+    interval = np.searchsorted(profile.alpha, dense, side="right") - 1
+    bound = profile.interpolation.bound
+    return dense, bound[np.clip(interval, 0, len(bound) - 1)], "bound between the points"
 
 
 def _band_words(profile: Profile) -> str:
@@ -290,15 +336,19 @@ def _surface_figure(surface: Surface, log: bool | None) -> Figure:
     if log is None:
         log = bool(len(finite)) and 0 < finite.min() * _AUTOMATIC_LOG < finite.max()
     factor = _lengths(surface.gram)
-    x, y = np.einsum("ij,jrc->irc", factor, np.stack(np.meshgrid(surface.x, surface.y)))
+    columns, rows, drawn = surface.x, surface.y, values
+    if surface.interpolation is not None:
+        columns, rows = (np.linspace(c[0], c[-1], _DENSE_MAP) for c in (columns, rows))
+        drawn = surface.interpolate(columns, rows)
+    x, y = np.einsum("ij,jrc->irc", factor, np.stack(np.meshgrid(columns, rows)))
     markers = tuple(
         Marker(label, *(float(length) for length in factor @ place))
         for place, label in _named(surface.anchors, surface.labels)
         if surface.x[0] <= place[0] <= surface.x[-1] and surface.y[0] <= place[1] <= surface.y[-1]
     )
     first, across = _direction_names(surface)
-    shown = _shown(values, log)
-    hidden = int(np.sum(~np.isfinite(shown)))
+    shown = _shown(drawn, log)
+    hidden = int(np.sum(~np.isfinite(_shown(values, log))))
     panel = Panel(
         x=Axis(first),
         y=Axis(across),
@@ -314,6 +364,8 @@ def _surface_figure(surface: Surface, log: bool | None) -> Figure:
             section_words(surface.provenance),
             "Distances in the plane are Euclidean distances between parameter vectors.",
             f"{values.shape[1]} × {values.shape[0]} points{computed_words(surface.provenance)}.",
+            between_words(surface.interpolation),
+            estimate_words(surface.estimate),
             f"{hidden} of {values.size} values are gaps." if hidden else "",
         ),
         rows=((panel,),),
