@@ -108,3 +108,9 @@ def test_a_curve_with_points_is_one_curve_and_needs_no_name():
     drawn = [render(figure, "svg") for figure in (one, two)]
     assert len(drawn[0]) < len(drawn[1])
     assert drawn[0] == render(one, "svg")
+
+
+def test_gaps_are_counted_among_the_evaluated_values():
+    loss = np.where(NODES == 0.1, -1.0, 1.0 + NODES)
+    figure = figure_of(replace(adaptive(), loss=loss), log=True)
+    assert "1 of 6 values are not above 0" in figure.caption
