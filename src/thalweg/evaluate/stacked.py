@@ -19,6 +19,7 @@ from thalweg.evaluate.tracing import DenseChain
 from thalweg.objectives.batches import Split, narrow
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation
+from thalweg.objectives.streaming import recut
 from thalweg.objectives.terms import target_of
 from thalweg.results import Array
 from thalweg.sections import Section, combine
@@ -165,11 +166,11 @@ class StackedChain(ModelStrategy):
 
 def _pieces(split: Split) -> Iterator[Any]:
     """Cut a split into few large pieces: a small model has room for them."""
-    if split.whole is None:
-        yield from split.batches
-        return
     pieces = math.ceil(split.examples / _EXAMPLES)
     step = math.ceil(split.examples / pieces)
+    if split.whole is None:
+        yield from recut(split.batches, step) if split.uniform else split.batches
+        return
     for start in range(0, split.examples, step):
         yield narrow(split.whole, start, start + step)
 

@@ -56,8 +56,8 @@ class ModelObjective(Objective):
             `reduction="mean"` and `"sum"` alike.
         data: Tensors `(x, y)`, a mapping of tensors, a Dataset or a DataLoader, or a mapping
             of split names to these. The first split is J. Data is read once and kept on the
-            device. A mapping of tensors is passed to the model by name, as Hugging Face
-            models expect.
+            device, unless it is streamed. A mapping of tensors is passed to the model by
+            name, as Hugging Face models expect.
         metrics: Name to function, in the forms of `loss`; a function of (output, target) may
             also return one value an example.
         batch_size: Examples a pass; None keeps the batches of a DataLoader, else 1024.
@@ -71,11 +71,16 @@ class ModelObjective(Objective):
             same masks at every point.
         penalty: A function of the named tensors, such as weight decay; its value is added
             to J (the first split) once.
+        stream: True reads the data anew in each pass and never holds more than a few batches;
+            False keeps it on the device; None streams a split that would take more than 40 %
+            of the free memory. Streamed data is read once here, for its checksums, and every
+            later pass is compared with them.
 
     Raises:
         TypeError: If model, loss or data are of no accepted kind.
         ValueError: If a split is empty, nothing is trainable, or a loss does not reduce.
         NonDeterministicObjectiveError: If a second pass over the data differs.
+        RuntimeError: If reading streamed data fails in the data set.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -100,6 +105,7 @@ class ModelObjective(Objective):
         batch_norm: BatchNormPolicy | None = None,
         dropout: MonteCarlo | Literal["off"] | None = None,
         penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
+        stream: bool | None = None,
     ) -> None:
         model = plain_module(model)
         _reject_odd_settings(metrics, dtype)
@@ -115,7 +121,7 @@ class ModelObjective(Objective):
         self.dropout = dropout_policy(dropout)
         with self.passive():
             self.forward_pass = ForwardPass(private_copy(model, self.device, self.dtype), criteria)
-            self.splits = read_splits(data, batch_size, self.device, self.dtype)
+            self.splits = read_splits(data, batch_size, self.device, self.dtype, stream)
             if isinstance(criteria[0], OwnLoss):
                 criteria[0].settle(self.forward_pass.model, self.splits)
         self.normalisation_layers = normalisation_layers(self.forward_pass.model)
@@ -131,7 +137,7 @@ class ModelObjective(Objective):
         with self.passive():
             tensors = self.tensors_at(theta, anchor_buffers)
             sums = [
-                [self._sums(split.batches, tensors, sample, index) for sample in self._samples]
+                self._sums(split.batches, tensors, self.samples, index)
                 for index, split in enumerate(self.splits)
             ]
             return self.evaluation(sums, tensors)
@@ -171,10 +177,8 @@ class ModelObjective(Objective):
         with self.passive():
             tensors = self.tensors_at(theta, None)
             first = self.splits[0]
-            drawn = [
-                self._means(first, self._sums(first.batches, tensors, sample, 0))[0]
-                for sample in self._samples
-            ]
+            sums = self._sums(first.batches, tensors, self.samples, 0)
+            drawn = [self._means(first, total)[0] for total in sums]
             value = sum(drawn) / len(drawn)
             return value + (0.0 if self.penalty is None else float(self.penalty_at(tensors)))
 
@@ -208,21 +212,19 @@ class ModelObjective(Objective):
         if self._checked:
             return
         finite = True
-        batches, names = self.splits[0].batches, ("loss", *self.metrics)
-        stride = -(-len(batches) // _CHECKED_BATCHES)
+        names = ("loss", *self.metrics)
         with self.passive():
             tensors = self.tensors_at(theta, None, allow_missing=True)
-            for index in range(0, len(batches), stride):
-                batch = narrow(batches[index], 0, _CHECKED_EXAMPLES)
-                first = self._sums([batch], tensors, 0, 0, index)
-                again = self._sums([batch], tensors, 0, 0, index)
+            for index, batch in self.splits[0].spread(_CHECKED_BATCHES, _CHECKED_EXAMPLES):
+                (first,) = self._sums([batch], tensors, [0], 0, index)
+                (again,) = self._sums([batch], tensors, [0], 0, index)
                 finite = finite and bool(torch.isfinite(first).all())
                 expect_agreement(first, again, names, self.dtype, RANDOM_MODEL)
                 if self.dropout is None and self.batch_norm != "batch":
                     cut = max(1, examples_in(batch) // 3)
                     parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
                     parts = [part for part in parts if examples_in(part)]
-                    cut_up = self._sums(parts, tensors, 0, 0, index)
+                    (cut_up,) = self._sums(parts, tensors, [0], 0, index)
                     expect_agreement(first, cut_up, names, self.dtype, MIXED_BATCH)
         self._checked = finite
 
@@ -234,6 +236,7 @@ class ModelObjective(Objective):
                 "examples": split.examples,
                 "terms": self._terms.get(split.name),
                 "batches": len(split.batches),
+                "streamed": split.streamed,
                 "sha256": split.sha256,
             }
             for split in self.splits
@@ -253,7 +256,7 @@ class ModelObjective(Objective):
         }
 
     @property
-    def _samples(self) -> range:
+    def samples(self) -> range:
         """Numbers of the Monte-Carlo samples; one where the cost is exact."""
         return range(1 if self.dropout is None else self.dropout.samples)
 
@@ -278,7 +281,7 @@ class ModelObjective(Objective):
         # A copy, because layers may write to their weights (an Embedding with `max_norm` does).
         tensors = self.space.unflatten(self.point(theta).clone())
         if self.batch_norm == "recalibrate":
-            tensors |= self._recalibrated(tensors)
+            tensors |= self.recalibrated(tensors)
         elif self.batch_norm == "interpolate":
             if anchor_buffers is None:
                 remembered = remembered_buffers(theta) if isinstance(theta, Tensor) else None
@@ -295,20 +298,33 @@ class ModelObjective(Objective):
             }
         return tensors
 
-    def _recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return population statistics of the first split, with dropout off."""
+    def recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return population statistics of the first split at a point, with dropout off."""
+        return self.recalibrated_together(lambda point: parameters, 1)[0]
+
+    def recalibrated_together(
+        self, parameters: Callable[[int], Mapping[str, Tensor]], points: int
+    ) -> list[dict[str, Tensor]]:
+        """Return population statistics of the first split at some points, with dropout off.
+
+        One reading of a batch serves all points.
+
+        Args:
+            parameters: Returns the named parameters at a point, given by its number.
+            points: How many points there are.
+        """
         model = self.forward_pass.model
 
-        def forward(batch: Any, statistics: dict[str, Tensor]) -> None:
+        def forward(point: int, batch: Any, statistics: dict[str, Tensor]) -> None:
+            tensors = {**parameters(point), **statistics}
             inputs, named, _ = split_batch(batch)
             if self.forward_pass.needs_output:
-                functional_call(model, {**parameters, **statistics}, inputs, named)
+                functional_call(model, tensors, inputs, named)
             else:
-                self.forward_pass.call({**parameters, **statistics}, batch)
+                self.forward_pass.call(tensors, batch)
 
         model.eval()
-        split = self.splits[0]
-        return population_statistics(self.normalisation_layers, split.batches, split.whole, forward)
+        return population_statistics(self.normalisation_layers, self.splits[0], forward, points)
 
     def _means(self, split: Split, sums: Tensor) -> list[float]:
         """Return the mean of the loss and of every metric over one split."""
@@ -322,20 +338,20 @@ class ModelObjective(Objective):
         self,
         batches: Any,
         tensors: Mapping[str, Tensor],
-        sample: int,
+        samples: Sequence[int],
         split_index: int,
         first_index: int = 0,
-    ) -> Tensor:
-        """Return sum and count of every criterion over some batches, shape (criteria, 2)."""
+    ) -> list[Tensor]:
+        """Return sum and count of every criterion for each sample, shape (criteria, 2)."""
         self.set_mode()
-        total = torch.zeros(
-            len(self.forward_pass.criteria), 2, dtype=torch.float64, device=self.device
-        )
+        shape = (len(samples), len(self.forward_pass.criteria), 2)
+        totals = torch.zeros(shape, dtype=torch.float64, device=self.device)
         for index, batch in enumerate(batches, start=first_index):
-            total += self._call(tensors, batch, sample, split_index, index)
-        return total
+            for place, sample in enumerate(samples):
+                totals[place] += self.call(tensors, batch, sample, split_index, index)
+        return list(totals)
 
-    def _call(
+    def call(
         self,
         tensors: Mapping[str, Tensor],
         batch: Any,
@@ -381,9 +397,9 @@ class ModelObjective(Objective):
             total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
             count = torch.zeros((), dtype=torch.float64, device=self.device)
             self.set_mode()
-            for sample in self._samples:
-                for index, batch in enumerate(self.splits[0].batches):
-                    pair = self._call(tensors, batch, sample, 0, index, loss_only=True)[0]
+            for index, batch in enumerate(self.splits[0].batches):
+                for sample in self.samples:
+                    pair = self.call(tensors, batch, sample, 0, index, loss_only=True)[0]
                     total += differentiated(pair[0], leaves, vector)
                     count += pair[1].detach()
             _reject_no_terms("loss", self.splits[0].name, float(count))
