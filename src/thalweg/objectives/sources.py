@@ -5,9 +5,10 @@ Loaders are looked at before they are believed: some settings give other example
 
 import hashlib
 import itertools
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -70,14 +71,12 @@ class Source:
             examples there. None where examples come as they come.
         suspect: What is likely behind a pass that gives other examples, and what to do.
         generators: Generators of the user that a pass draws from.
-        reshuffles: Whether every pass visits the same examples in an order drawn at random.
     """
 
     read: Callable[[], Iterator[Batch]]
     picker: Callable[[], Callable[[Sequence[int]], Batch]] | None
     suspect: str
     generators: tuple[torch.Generator, ...] = ()
-    reshuffles: bool = False
 
 
 class TooLarge(Exception):  # noqa: N818 (no error: the data is streamed then)
@@ -144,7 +143,7 @@ def read_once(data: Any, batch_size: int | None, name: str, most: float) -> list
     source = source_of(data, batch_size, name)
     with preserved_generators(source.generators):
         batches = _gathered(source.read(), name, most)
-        if isinstance(data, DataLoader) and not (source.reshuffles or _in_order(data)):
+        if isinstance(data, DataLoader) and not (_in_order(data) or _reshuffles(data)):
             again = (as_tensors(batch, name) for batch in source.read())
             if _fingerprints(batches) != _fingerprints(again):
                 _refuse_loader(data, name)
@@ -218,32 +217,77 @@ def _bytes_of(value: Any, dtype: torch.dtype) -> int:
 
 
 def _loader_source(loader: DataLoader[Any], name: str) -> Source:
-    """Return the batches of a loader, after looking at single examples twice."""
-    dataset = loader.dataset
+    """Return the batches of a loader, after looking at single examples twice.
+
+    One that shuffles is read in the order of one shuffle, so that every pass gives the same bits.
+    """
+    dataset, suspect = loader.dataset, _drawn_by(loader)
     drawers = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     drawn = {id(g): g for g in (getattr(drawer, "generator", None) for drawer in drawers)}
     generators = tuple(g for g in drawn.values() if isinstance(g, torch.Generator))
-    picker = None
-    if _is_map_style(dataset):
+    if not _is_map_style(dataset):
+        return Source(lambda: iter(loader), None, suspect, generators)
+    with preserved_random_state(), preserved_generators(generators):
+        _reject_random_items(dataset, name)
+        _reject_random_collation(loader, name)
+    order: Sequence[int] | None = None
+    read = loader
+    if _in_order(loader):
+        order = range(len(dataset))  # type: ignore[arg-type]
+    if _reshuffles(loader):
         with preserved_random_state(), preserved_generators(generators):
-            _reject_random_items(dataset, name)
-            _reject_random_collation(loader, name)
-        if loader.batch_sampler is not None and loader.batch_size is not None:
+            runs = [array("q", run) for run in _indices(loader)]
+        order, read = array("q", itertools.chain.from_iterable(runs)), _ordered(loader, runs)
 
-            def picker() -> Callable[[Sequence[int]], Batch]:
-                ordered = isinstance(loader.sampler, SequentialSampler)
-                order = range(len(dataset)) if ordered else list(loader.sampler)  # type: ignore[arg-type]
-                return lambda places: loader.collate_fn(
-                    _fetched(dataset, [order[place] for place in places])
-                )
+    def picker() -> Callable[[Sequence[int]], Batch]:
+        known = order
+        if known is None:
+            known = array("q", itertools.chain.from_iterable(_indices(loader)))
+        return lambda places: loader.collate_fn(_fetched(dataset, [known[at] for at in places]))
 
-    return Source(
-        lambda: iter(loader),
-        picker,
-        _drawn_by(loader),
-        generators,
-        _reshuffles(loader),
+    pickable = loader.batch_sampler is not None
+    return Source(lambda: iter(read), picker if pickable else None, suspect, generators)
+
+
+def _indices(loader: DataLoader[Any]) -> Iterable[Sequence[int]]:
+    """Return the indices of each batch of a pass; what is drawn at random is drawn anew."""
+    # A loader draws a number before its sampler does; so does one over the indices themselves.
+    places: Any = range(len(loader.dataset))  # type: ignore[arg-type]
+    cut: dict[str, Any] = {"batch_sampler": loader.batch_sampler, "collate_fn": list}
+    if loader.batch_sampler is None:
+        cut = {"batch_size": None, "sampler": loader.sampler, "collate_fn": lambda i: [i]}
+    return DataLoader(places, generator=loader.generator, **cut)
+
+
+def _ordered(loader: DataLoader[Any], runs: Sequence["array[int]"]) -> DataLoader[Any]:
+    """Return a loader of the same batches in a fixed order."""
+    cut: dict[str, Any] = {"batch_sampler": _Runs(runs)}
+    if loader.batch_sampler is None:
+        cut = {"batch_size": None, "sampler": [index for (index,) in runs]}
+    return DataLoader(
+        loader.dataset,
+        **cut,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        prefetch_factor=loader.prefetch_factor,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
     )
+
+
+@final
+class _Runs:
+    """The indices of each batch, as the lists that data sets expect, held as numbers."""
+
+    def __init__(self, runs: Sequence["array[int]"]) -> None:
+        self.runs = runs
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (run.tolist() for run in self.runs)
 
 
 def _in_order(loader: DataLoader[Any]) -> bool:
@@ -254,6 +298,8 @@ def _in_order(loader: DataLoader[Any]) -> bool:
 
 def _reshuffles(loader: DataLoader[Any]) -> bool:
     """Tell whether each pass of a loader visits the same examples in another order."""
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        return False  # it does as it likes
     standard = loader.batch_sampler is None or loader.batch_size is not None
     cut: Any = loader if standard else loader.batch_sampler
     if not _is_map_style(loader.dataset) or not (standard or type(cut) is BatchSampler):

@@ -4,10 +4,9 @@ The first pass takes checksums: one over all examples, which goes into results, 
 of each batch (CRC-32, half a second for a gigabyte). Every later pass is compared with the small
 ones batch by batch, so that no cost is ever a mean over other data than it says.
 
-What a pass draws at random is kept apart from the user's generators. Where a loader shuffles in a
-way that visits every example, each pass starts from the same state and gives the same order.
-Everywhere else each pass starts from another state, so that data which is drawn at random gives
-itself away at once.
+Each pass begins with other random numbers, so that data which is drawn at random gives itself
+away at once; the user's generators are put back. A loader that shuffles, and leaves nothing out,
+is read in the order of one shuffle.
 """
 
 import itertools
@@ -86,8 +85,6 @@ class StreamedBatches:
         self._source = source
         self._settle = settle
         self._batch_size = batch_size
-        self._random = torch.get_rng_state()
-        self._states = [generator.get_state() for generator in source.generators]
         self.lengths: tuple[int, ...] = ()
         self.uniform = True
         self._checks: list[int] = []
@@ -228,12 +225,8 @@ class StreamedBatches:
                 batch = self._guarded(lambda: next(batches, _END), f"batch {index}")
 
     def _set_random_state(self, number: int) -> None:
-        """Set all generators that a pass may draw from: the first pass begins as it finds them."""
-        if self._source.reshuffles:
-            torch.set_rng_state(self._random)
-            for generator, state in zip(self._source.generators, self._states, strict=True):
-                generator.set_state(state)
-        elif number:
+        """Let each pass but the first begin with other random numbers."""
+        if number:
             torch.manual_seed(number)
             random.seed(number)
             np.random.seed(number)  # noqa: NPY002 (data sets of users draw from it)
