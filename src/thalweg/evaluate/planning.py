@@ -75,7 +75,7 @@ class Plan:
         memory: Estimated bytes beside model and data: anchors and what is kept of the batches.
         reasons: Why this strategy, one sentence each.
         reads: How often streamed data is read anew for that, the most of all splits; 0 where
-            all data stays in memory. Looks at single batches do not count.
+            all data stays in memory. What is looked at before the first point comes on top.
     """
 
     strategy: str
@@ -191,11 +191,18 @@ _TIMED_EXAMPLES = 256
 
 def _streams(objective: ModelObjective) -> tuple[str, ...]:
     """Say which splits are streamed, and why, one sentence each."""
-    return tuple(
+    told = [
         f"The data of {split.name!r} is read anew for each group of points: {split.batches.why}."
         for split in objective.splits
         if isinstance(split.batches, StreamedBatches)
-    )
+    ]
+    layers = len(objective.normalisation_layers)
+    if objective.splits[0].streamed and objective.batch_norm == "recalibrate":
+        told.append(
+            f"Recalibrating {layers} normalisations reads it once more for each of them; "
+            "batch_norm='stored' or 'interpolate' does not."
+        )
+    return tuple(told)
 
 
 def _reads(objective: ModelObjective, strategy: Strategy, points: int) -> int:

@@ -214,7 +214,11 @@ class ModelObjective(Objective):
         finite = True
         names = ("loss", *self.metrics)
         with self.passive():
-            tensors = self.tensors_at(theta, None, allow_missing=True)
+            if self.batch_norm == "recalibrate" and self.splits[0].streamed:
+                # The model's own statistics do here, and take no readings of the data.
+                tensors = self.space.unflatten(self.point(theta).clone())
+            else:
+                tensors = self.tensors_at(theta, None, allow_missing=True)
             for index, batch in self.splits[0].spread(_CHECKED_BATCHES, _CHECKED_EXAMPLES):
                 (first,) = self._sums([batch], tensors, [0], 0, index)
                 (again,) = self._sums([batch], tensors, [0], 0, index)

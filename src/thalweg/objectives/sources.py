@@ -192,14 +192,14 @@ def estimated_bytes(data: Any, dtype: torch.dtype) -> int | None:
         data = data.tensors
     if _is_table(data):
         return _bytes_of(data, dtype)
-    count = None
-    if isinstance(data, DataLoader):
-        count = len(data.sampler) if _is_map_style(data.dataset) else 0  # type: ignore[arg-type]
-        data = data.dataset
-    if not _is_map_style(data) or len(data) == 0:
+    loader = data if isinstance(data, DataLoader) else None
+    items: Any = data if loader is None else loader.dataset
+    if not (_is_map_style(items) if loader is None else _is_indexed(items)) or len(items) == 0:
         return None
-    size = _bytes_of(data[0], dtype) * (len(data) if count is None else count)
-    return size or None
+    # The sampler of a loader may give but a part; with a batch sampler it is not used.
+    sampler: Any = None if loader is None else loader.sampler
+    count = len(items if sampler is None else sampler)
+    return _bytes_of(items[0], dtype) * count or None
 
 
 def _bytes_of(value: Any, dtype: torch.dtype) -> int:
@@ -225,7 +225,7 @@ def _loader_source(loader: DataLoader[Any], name: str) -> Source:
     drawers = (loader, loader.sampler, getattr(loader.batch_sampler, "sampler", None))
     drawn = {id(g): g for g in (getattr(drawer, "generator", None) for drawer in drawers)}
     generators = tuple(g for g in drawn.values() if isinstance(g, torch.Generator))
-    if not _is_map_style(dataset):
+    if not _is_indexed(dataset):
         return Source(lambda: iter(loader), None, suspect, generators)
     with preserved_random_state(), preserved_generators(generators):
         _reject_random_items(dataset, name)
@@ -302,7 +302,7 @@ def _reshuffles(loader: DataLoader[Any]) -> bool:
         return False  # it does as it likes
     standard = loader.batch_sampler is None or loader.batch_size is not None
     cut: Any = loader if standard else loader.batch_sampler
-    if not _is_map_style(loader.dataset) or not (standard or type(cut) is BatchSampler):
+    if not _is_indexed(loader.dataset) or not (standard or type(cut) is BatchSampler):
         return False
     sampler = cut.sampler
     if type(sampler) is RandomSampler:
@@ -384,10 +384,15 @@ def _reject_random_collation(loader: DataLoader[Any], name: str) -> None:
 
 def _is_map_style(data: Any) -> bool:
     """Tell whether something is a sequence of examples (but no plain list)."""
+    return _is_indexed(data) and not isinstance(data, str | bytes | list | Mapping)
+
+
+def _is_indexed(dataset: Any) -> bool:
+    """Tell whether the data set of a loader is one of numbered items; that may be a list."""
     return (
-        hasattr(data, "__getitem__")
-        and hasattr(data, "__len__")
-        and not isinstance(data, str | bytes | list | Mapping | IterableDataset)
+        hasattr(dataset, "__getitem__")
+        and hasattr(dataset, "__len__")
+        and not isinstance(dataset, IterableDataset)
     )
 
 
