@@ -1,8 +1,10 @@
 """The machine that computes: its devices, and what a result was made with."""
 
+import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from thalweg._version import __version__
 from thalweg.results import Provenance
 
-__all__ = ["provenance", "usable_device"]
+__all__ = ["free_memory", "provenance", "usable_device"]
 
 
 def usable_device(name: torch.device | str) -> torch.device:
@@ -34,6 +36,72 @@ def usable_device(name: torch.device | str) -> torch.device:
             "Use 'cpu', or install a build of torch for your accelerator."
         ) from error
     return device
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that this process can still use, on the host and on a device.
+
+    On the host that is what the system can give without swapping, and no more than the control
+    group of the process (a container, a job) has left. Of host and device the smaller counts, for
+    data passes through both.
+
+    Returns:
+        The bytes, or None where the system does not tell.
+
+    Example:
+        >>> free = free_memory(torch.device("cpu"))
+        >>> free is None or free > 0
+        True
+    """
+    rooms = [room for room in (_available(), *_control_groups()) if room is not None]
+    if device.type == "cuda":
+        rooms.append(torch.cuda.mem_get_info(device)[0])
+    return min(rooms, default=None)
+
+
+def _available() -> int | None:
+    """Return the bytes of memory that the system can give without swapping."""
+    try:
+        table = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(table["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    try:  # half of all: other systems do not tell what they could give back
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _control_groups(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> Iterator[int]:
+    """Iterate over what the control groups of this process have left, from the inside out."""
+    try:
+        text = Path("/proc/self/cgroup").read_text() if own is None else own
+    except OSError:
+        return
+    for line in text.splitlines():
+        controllers, _, place = line.partition(":")[2].partition(":")
+        second = not controllers
+        if not second and "memory" not in controllers.split(","):
+            continue
+        top = root if second else root / "memory"
+        limit, usage = (
+            ("memory.max", "memory.current")
+            if second
+            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
+        folder = top / place.lstrip("/")
+        for group in (folder, *folder.parents):
+            try:
+                room = int((group / limit).read_text()) - int((group / usage).read_text())
+                counts = dict(
+                    line.split() for line in (group / "memory.stat").read_text().splitlines()
+                )
+                # Pages of files count as used, and are given back when there is need.
+                yield max(0, room + int(counts.get("inactive_file", 0)))
+            except (OSError, ValueError):  # no such group here, or no limit ("max")
+                pass
+            if group == top:
+                break
 
 
 def provenance(

@@ -13,6 +13,7 @@ over a few examples at one point, which must come out again, up to rounding.
 """
 
 import hashlib
+import itertools
 import math
 import platform
 import weakref
@@ -33,6 +34,7 @@ from thalweg.objectives.agreement import Disagreement, expect_agreement
 from thalweg.objectives.batches import Split, examples_in, map_tensors, narrow
 from thalweg.objectives.function import FunctionObjective
 from thalweg.objectives.model import ModelObjective
+from thalweg.objectives.nested import joined
 from thalweg.objectives.objective import Objective
 from thalweg.objectives.own_loss import OwnLoss
 from thalweg.objectives.sharding import whole
@@ -113,7 +115,6 @@ def identity_of(
         ],
         "dtype": str(objective.dtype),
         "device": objective.device.type,
-        "precision": str(objective.rounding),
         "strategy": strategy,
         "versions": {
             "thalweg": __version__,
@@ -188,6 +189,7 @@ def _model_facts(objective: ModelObjective) -> dict[str, Any]:
         "loss": loss,
         "metrics": [[name, fact] for name, fact in zip(objective.metrics, metrics, strict=True)],
         "penalty": None if objective.penalty is None else digest_of(facts_of(objective.penalty)),
+        "precision": objective.precision,
         "batch_norm": objective.batch_norm,
         "dropout": None if objective.dropout is None else str(objective.dropout),
         "data": [
@@ -229,34 +231,72 @@ def _criterion_facts(criterion: Any, dtype: torch.dtype) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class _Digests:
-    """One digest an example, shape (examples, 16), and where the batches end."""
+    """One digest an example, shape (examples, 16), and where the batches end.
+
+    Of streamed data also the examples with the smallest digests, in the order of these.
+    """
 
     examples: Any
     lengths: tuple[int, ...]
+    probe: tuple[Any, ...] = ()
 
     def told(self, ordered: bool) -> str:
         """Return one checksum of the examples, with or without their order and batches."""
-        rows = [row.tobytes() for row in self.examples]
-        digest = hashlib.sha256(b"".join(rows if ordered else sorted(rows)))
+        digest = hashlib.sha256((self.examples if ordered else self.examples[self._order]).data)
         if ordered:
             digest.update(str(self.lengths).encode())
         return digest.hexdigest()
 
     def chosen(self, count: int) -> list[int]:
         """Return the examples with the smallest digests, in the order of these."""
+        return [int(i) for i in self._order[:count]]
+
+    @property
+    def _order(self) -> Any:
+        """The examples by ascending digests."""
         keys = self.examples.view(">u8")
-        return [int(i) for i in np.lexsort((keys[:, 1], keys[:, 0]))[:count]]
+        return np.lexsort((keys[:, 1], keys[:, 0]))
 
 
 def _digests_of(split: Split) -> _Digests:
     """Return the digests of a split, which is never written to; they are taken once."""
     if split not in _digests:
         batches = split.batches if split.whole is None else (split.whole,)
-        rows = [row for batch in batches for row in _batch_digests(batch)]
-        table = np.frombuffer(b"".join(rows), dtype=np.uint8).reshape(len(rows), 16)
-        lengths = tuple(examples_in(batch) for batch in split.batches)
-        _digests[split] = _Digests(table, lengths)
+        rows, probe = bytearray(), list[tuple[bytes, int, Any]]()
+        for batch in batches:
+            found = _batch_digests(batch)
+            if split.streamed:
+                probe = _smallest(probe, found, batch, len(rows) // 16, split.uniform)
+            rows += b"".join(found)
+        table = np.frombuffer(rows, dtype=np.uint8).reshape(-1, 16)
+        _digests[split] = _Digests(table, split.lengths, tuple(each for _, _, each in probe))
     return _digests[split]
+
+
+def _smallest(
+    known: list[tuple[bytes, int, Any]], digests: list[bytes], batch: Any, start: int, uniform: bool
+) -> list[tuple[bytes, int, Any]]:
+    """Return the examples with the smallest digests of those known and those of a batch.
+
+    Args:
+        known: Digest, number and example, the smallest first.
+        digests: One for each example of the batch.
+        batch: What is going to be forgotten.
+        start: Number of its first example.
+        uniform: Whether examples have one shape.
+    """
+    count = _PROBED_EXAMPLES if uniform else _PROBED_SINGLY
+    candidates = [(digest, start + at, None) for at, digest in enumerate(digests)]
+    chosen = sorted([*known, *candidates], key=lambda each: each[:2])[:count]
+    return [
+        (digest, number, _alone(batch, number - start) if example is None else example)
+        for digest, number, example in chosen
+    ]
+
+
+def _alone(batch: Any, at: int) -> Any:
+    """Return a copy of one example, so that the rest of its batch can be forgotten."""
+    return map_tensors(torch.clone, narrow(batch, at, at + 1))
 
 
 def _batch_digests(batch: Any) -> list[bytes]:
@@ -298,8 +338,12 @@ def _bytes_by_row(column: Tensor) -> Any:
 def _examples(split: Split, ordered: bool) -> list[tuple[int, Any]]:
     """Return numbered batches of a few examples for the probe."""
     if ordered:
-        return list(enumerate(split.batches[:_PROBED_BATCHES]))
+        return list(enumerate(itertools.islice(split.batches, _PROBED_BATCHES)))
     digests = _digests_of(split)
+    if split.streamed and split.uniform:
+        return [(0, joined(list(digests.probe)))]
+    if split.streamed:
+        return list(enumerate(digests.probe))
     if split.whole is not None:
         index = torch.tensor(digests.chosen(_PROBED_EXAMPLES))
         count = split.examples
@@ -310,8 +354,9 @@ def _examples(split: Split, ordered: bool) -> list[tuple[int, Any]]:
         return [(0, map_tensors(pick, split.whole))]
     ends = np.cumsum(digests.lengths)
     found = []
+    batches = list(split.batches)
     for example in digests.chosen(_PROBED_SINGLY):
         batch = int(np.searchsorted(ends, example, side="right"))
         at = example - int(ends[batch] - digests.lengths[batch])
-        found.append((batch, narrow(split.batches[batch], at, at + 1)))
+        found.append((batch, narrow(batches[batch], at, at + 1)))
     return found

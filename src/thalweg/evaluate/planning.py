@@ -19,11 +19,13 @@ from thalweg.anchors import Anchor
 from thalweg.evaluate.resident import Resident
 from thalweg.evaluate.stacked import StackedChain, Vectorised, chain_stack
 from thalweg.evaluate.strategy import ModelStrategy, Plain, Strategy
+from thalweg.evaluate.streamed import Streamed
 from thalweg.evaluate.tensorwise import TensorByTensor, written_in_place
 from thalweg.evaluate.tracing import Affine, Trace, dense_chain, folding_pairs, traced
-from thalweg.objectives.batches import examples_in, narrow
+from thalweg.objectives.batches import examples_in
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
+from thalweg.objectives.streaming import StreamedBatches
 from thalweg.results import Array
 from thalweg.sections import Section, combine
 
@@ -71,9 +73,11 @@ class Plan:
         passes: Passes over the data, over all splits and Monte-Carlo samples, one a point.
         examples: Examples of one pass, over all splits.
         rows: Points that are evaluated together, and kept together when finished.
-        seconds: Estimated time, from a trial on one batch.
+        seconds: Estimated time, from a trial on one batch; reading streamed data comes on top.
         memory: Estimated bytes beside model and data: anchors and what is kept of the batches.
         reasons: Why this strategy, one sentence each.
+        reads: How often streamed data is read anew for that, the most of all splits; 0 where
+            all data stays in memory. What is looked at before the first point comes on top.
     """
 
     strategy: str
@@ -84,6 +88,7 @@ class Plan:
     seconds: float
     memory: int
     reasons: tuple[str, ...] = ()
+    reads: int = 0
 
     def __str__(self) -> str:
         lines = [
@@ -93,6 +98,8 @@ class Plan:
             f"time       about {_duration(self.seconds)}",
             f"memory     about {self.memory / 2**20:.0f} MiB beside model and data",
         ]
+        if self.reads:
+            lines.insert(3, f"reads      {self.reads} of the streamed data")
         return "\n".join([*lines, *(f"because    {reason}" for reason in self.reasons)])
 
 
@@ -118,27 +125,30 @@ def choose(
     plain = Plain(objective, section, anchors)
     if not isinstance(objective, ModelObjective):
         return Choice(plain, ("The cost is a formula: there is no data to share work on.",))
+    streams = _streams(objective)
+    usual = Streamed(objective, section, anchors) if streams else plain
     if objective.dropout is not None:
-        return Choice(plain, ("Monte-Carlo masks are drawn batch by batch, point by point.",))
+        why = "Monte-Carlo masks are drawn batch by batch, point by point."
+        return Choice(usual, (why, *streams))
     if objective.batch_norm == "batch":
-        return Choice(plain, ("Statistics of batches are taken from the batches as they are.",))
-    batch = next(iter(objective.splits[0].batches))
-    batch = narrow(batch, 0, min(_TRACED_EXAMPLES, examples_in(batch)))
+        why = "Statistics of batches are taken from the batches as they are."
+        return Choice(usual, (why, *streams))
+    batch = objective.splits[0].head(_TRACED_EXAMPLES)
     trials = weights[[len(weights) // 3, 2 * len(weights) // 3]]
     try:
         trace = _trace(objective, anchors, trials, batch)
     except Exception as error:  # the user's model under observation may fail in any way
         why = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}" if str(error) else ""
-        return Choice(plain, (f"The model cannot be looked into ({why}).",))
+        return Choice(usual, (f"The model cannot be looked into ({why}).", *streams))
     reasons: list[str] = []
     for candidate, reason in _candidates(objective, section, anchors, trace, batch):
         if isinstance(candidate, Resident):
             candidate.rows = _together(objective, trace, len(anchors))
         refused = _refused(candidate, plain, trials, batch)
         if refused is None:
-            return Choice(candidate, (reason, *reasons), trace)
+            return Choice(candidate, (reason, *reasons, *streams), trace)
         reasons.append(f"Not {candidate.name}: {refused}")
-    return Choice(plain, tuple(reasons), trace)
+    return Choice(usual, (*reasons, *streams), trace)
 
 
 def planned(objective: Objective, choice: Choice, weights: Array) -> Plan:
@@ -162,8 +172,7 @@ def planned(objective: Objective, choice: Choice, weights: Array) -> Plan:
     examples = sum(split.examples for split in objective.splits)
     samples = 1 if objective.dropout is None else objective.dropout.samples
     seconds = 0.0
-    batch = next(iter(objective.splits[0].batches))
-    batch = narrow(batch, 0, min(_TIMED_EXAMPLES, examples_in(batch)))
+    batch = objective.splits[0].head(_TIMED_EXAMPLES)
     if isinstance(strategy, ModelStrategy):
         one, two = (
             _timed(lambda n=n: strategy.trial(weights[[points // 2] * n], batch))
@@ -186,6 +195,7 @@ def planned(objective: Objective, choice: Choice, weights: Array) -> Plan:
         seconds,
         memory,
         choice.reasons,
+        _reads(objective, strategy, points),
     )
 
 
@@ -195,6 +205,31 @@ _ALLOWED = {torch.float64: (1e-10, 1e-12), torch.float32: (1e-4, 1e-6)}
 # What the estimate of the time is taken from.
 _TIMED_ROWS = 2
 _TIMED_EXAMPLES = 256
+
+
+def _streams(objective: ModelObjective) -> tuple[str, ...]:
+    """Say which splits are streamed, and why, one sentence each."""
+    told = [
+        f"The data of {split.name!r} is read anew for each group of points: {split.batches.why}."
+        for split in objective.splits
+        if isinstance(split.batches, StreamedBatches)
+    ]
+    layers = len(objective.normalisation_layers)
+    if objective.splits[0].streamed and objective.batch_norm == "recalibrate":
+        told.append(
+            f"Recalibrating {layers} normalisations reads it once more for each of them; "
+            "batch_norm='stored' or 'interpolate' does not."
+        )
+    return tuple(told)
+
+
+def _reads(objective: ModelObjective, strategy: Strategy, points: int) -> int:
+    """Return how often streamed data is read: the most of all splits."""
+    groups = -(-points // strategy.rows)
+    reads = groups if any(split.streamed for split in objective.splits) else 0
+    if objective.splits[0].streamed and objective.batch_norm == "recalibrate":
+        reads += groups * len(objective.normalisation_layers)
+    return reads
 
 
 def _together(objective: ModelObjective, trace: Trace, anchors: int) -> int:
@@ -256,9 +291,8 @@ def _candidates(
                     f"A chain of dense layers narrow enough for {stack} points in one product.",
                 )
             )
-    whole = objective.splits[0].whole
     small = flops * objective.splits[0].examples < _SMALL_PASS
-    if exact and whole is not None and not statistics and small:
+    if exact and objective.splits[0].uniform and not statistics and small:
         found.append(
             (
                 Vectorised(objective, section, anchors, 32),

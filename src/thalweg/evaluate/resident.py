@@ -19,6 +19,7 @@ from torch.func import functional_call
 
 from thalweg.anchors import write_combination
 from thalweg.evaluate.strategy import ModelStrategy
+from thalweg.evaluate.streamed import running_statistics
 from thalweg.evaluate.tracing import Affine
 from thalweg.objectives.batches import examples_in, map_tensors, narrow
 from thalweg.objectives.model import ModelObjective
@@ -78,7 +79,7 @@ class Resident(ModelStrategy):
         objective = self.objective
         rows = [[float(w) for w in row] for row in weights]
         with objective.passive():
-            statistics = [self._statistics(row) for row in rows]
+            statistics = self._statistics(rows)
             objective.set_mode()
             shape = (len(objective.splits), len(rows), len(objective.forward_pass.criteria), 2)
             sums = torch.zeros(shape, dtype=torch.float64, device=objective.device)
@@ -108,19 +109,11 @@ class Resident(ModelStrategy):
                 self._pass_over([batch], rows, [{} for _ in rows], total)
         return total
 
-    def _statistics(self, row: Sequence[float]) -> dict[str, Tensor]:
-        """Return the running statistics at a point that are not the model's own."""
-        policy = self.objective.batch_norm
-        if policy not in ("recalibrate", "interpolate"):
-            return {}
-        theta = combine(self.anchors, row)
-        tensors = self.objective.tensors_at(theta, (self.section.buffers, row))
-        return {name: t for name, t in tensors.items() if name not in self._own_names}
-
-    @property
-    def _own_names(self) -> set[str]:
-        """Names of the tensors that θ holds."""
-        return set(self.objective.space.names)
+    def _statistics(self, rows: Sequence[Sequence[float]]) -> list[dict[str, Tensor]]:
+        """Return the running statistics at some points that are not the model's own."""
+        if self.objective.batch_norm not in ("recalibrate", "interpolate"):
+            return [{} for _ in rows]
+        return running_statistics(self.objective, self.section, self.anchors, rows)
 
     def _pass_over(
         self,
@@ -160,7 +153,8 @@ class Resident(ModelStrategy):
             held += count * shared + (bytes_of(batch) if streamed else 0)
             if held >= _BLOCK_BYTES:
                 yield block
-                block, held = [], 0
+                block.clear()  # whoever took it is done: the next one comes into its place
+                held = 0
         if block:
             yield block
 

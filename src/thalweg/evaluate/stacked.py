@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from thalweg.evaluate.resident import entry_inputs
+from thalweg.evaluate.resident import bytes_of, entry_inputs
 from thalweg.evaluate.strategy import ModelStrategy
 from thalweg.evaluate.tracing import DenseChain
 from thalweg.objectives.batches import Split, narrow
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation
+from thalweg.objectives.streaming import recut
 from thalweg.objectives.terms import target_of
 from thalweg.results import Array
 from thalweg.sections import Section, combine
@@ -29,6 +30,7 @@ __all__ = ["StackedChain", "Vectorised", "chain_stack"]
 _STACK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
 _MOST_STACKED = 64
 _EXAMPLES = 2048  # of one pass
+_PIECE_BYTES = 64 << 20  # of streamed examples, which are gathered for it
 
 
 class StackedChain(ModelStrategy):
@@ -165,11 +167,13 @@ class StackedChain(ModelStrategy):
 
 def _pieces(split: Split) -> Iterator[Any]:
     """Cut a split into few large pieces: a small model has room for them."""
-    if split.whole is None:
-        yield from split.batches
-        return
     pieces = math.ceil(split.examples / _EXAMPLES)
     step = math.ceil(split.examples / pieces)
+    if split.whole is None:
+        head = split.head(1)
+        step = min(step, max(1, _PIECE_BYTES // max(1, bytes_of(head))))
+        yield from recut(split.batches, step) if split.uniform else split.batches
+        return
     for start in range(0, split.examples, step):
         yield narrow(split.whole, start, start + step)
 

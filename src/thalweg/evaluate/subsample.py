@@ -27,6 +27,7 @@ from thalweg.objectives.batches import Split, examples_in, map_tensors, narrow
 from thalweg.objectives.forward_pass import ForwardPass
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
+from thalweg.objectives.streaming import StreamedBatches
 from thalweg.objectives.terms import Criterion, SumAndCount
 from thalweg.progress import Progress
 from thalweg.results import Array, Estimate
@@ -154,11 +155,16 @@ def _expect_examples(objective: Objective) -> ModelObjective:
             f"{policy}={getattr(objective, policy)!r} it does. Use batch_norm='stored' or "
             "'interpolate' without dropout, or leave `estimate` out."
         )
-    if objective.splits[0].whole is None:
+    split = objective.splits[0]
+    pickable = (
+        split.batches.pickable if isinstance(split.batches, StreamedBatches) else split.uniform
+    )
+    if not pickable:
         raise ValueError(
-            "A subsample needs examples that can be picked one by one; the batches of "
-            f"{objective.splits[0].name!r} differ in shape or are read as they come. Pad them to "
-            "one shape, or leave `estimate` out."
+            "A subsample needs examples that can be picked one by one; those of "
+            f"{split.name!r} differ in shape, or are streamed and come as they come. Pad them to "
+            "one shape and give them by index (a Dataset with `__getitem__`), or leave `estimate` "
+            "out."
         )
     return objective
 
@@ -230,9 +236,12 @@ def _grouped(objective: ModelObjective, indices: Tensor, groups: int) -> _Groupe
     split = objective.splits[0]
     total = split.examples
     # Groups must not depend on the order of the data: the indices are in random order.
-    picked = map_tensors(
-        lambda t: t[indices.to(t.device)] if t.ndim and t.shape[0] == total else t, split.whole
-    )
+    if isinstance(split.batches, StreamedBatches):
+        picked = split.batches.pick(indices.tolist())
+    else:
+        picked = map_tensors(
+            lambda t: t[indices.to(t.device)] if t.ndim and t.shape[0] == total else t, split.whole
+        )
     batches = tuple(narrow(picked, at, at + _BATCH) for at in range(0, len(indices), _BATCH))
     criterion = objective.forward_pass.criteria[0]
     own = object.__new__(_GroupedCost)

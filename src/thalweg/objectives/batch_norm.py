@@ -17,13 +17,14 @@ with their size.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thalweg.objectives.batches import Split, examples_in
+from thalweg.objectives.batches import Split
 
 __all__ = [
     "BatchNormPolicy",
@@ -70,7 +71,7 @@ def batch_norm_policy(policy: Any, model: nn.Module) -> BatchNormPolicy | None:
 def reject_single_examples(splits: Sequence[Split]) -> None:
     """Raise for batches that have no statistics of their own."""
     for split in splits:
-        if any(examples_in(batch) < 2 for batch in split.batches):
+        if min(split.lengths) < 2:
             raise ValueError(
                 "batch_norm='batch' needs two examples a batch at least; split "
                 f"{split.name!r} has a batch of one. Choose another `batch_size`."
@@ -120,41 +121,43 @@ def interpolated(
 
 def population_statistics(
     layers: Mapping[str, _BatchNorm],
-    batches: Sequence[Any],
-    whole: Any | None,
-    forward: Callable[[Any, Statistics], None],
-) -> Statistics:
+    split: Split,
+    forward: Callable[[int, Any, Statistics], None],
+    points: int = 1,
+) -> list[Statistics]:
     """Return the mean and variance of each layer's input over all examples of a split.
 
     Layers come in the order in which a pass reaches them, each fed by layers that already use
     their population statistics, as in one pass over one batch that holds the whole split.
-    Where that batch is too large for memory, the split is passed once for each layer instead.
+    Where that batch is too large for memory, the split is passed once for each layer instead,
+    whatever the number of points: one reading of a batch serves all of them.
 
     Args:
         layers: The layers, with the buffers that `forward` swaps in.
-        batches: The split.
-        whole: The split as one batch, or None where it has no such form.
-        forward: Runs one batch with given statistics.
+        split: The split.
+        forward: Runs one batch at one of the points, given by its number, with given statistics.
+        points: How many points there are.
+
+    Returns:
+        The statistics at each point.
 
     Raises:
         ValueError: If a layer is used more than once in a pass.
     """
-    collector = _Collector(layers, forward)
-    statistics = collector.blank()
-    order, size = collector.trace(batches[0], statistics)
-    if whole is not None and size * len(batches) <= _ONE_PASS_BYTES:
-        moments = collector.collect([whole], order, statistics)
+    collectors = [_Collector(layers, partial(forward, point)) for point in range(points)]
+    order, size = collectors[0].trace(split.head(split.lengths[0]))
+    if split.whole is not None and size * len(split.lengths) <= _ONE_PASS_BYTES:
+        for collector in collectors:
+            collector.see([split.whole], order)
+            collector.use(order)
     else:
-        moments = {}
         for name in order:
-            moments |= collector.collect(batches, [name], statistics)
-    for name, moment in moments.items():
-        # PyTorch stores the unbiased variance, and normalises training batches by the biased.
-        unbiased = moment.variance * (moment.count / max(moment.count - 1, 1))
-        layer = layers[name]
-        statistics[_key(name, "running_mean")] = moment.mean.to(layer.running_mean)
-        statistics[_key(name, "running_var")] = unbiased.to(layer.running_var)
-    return statistics
+            for batch in split.batches:
+                for collector in collectors:
+                    collector.see([batch], [name], stop=True)
+            for collector in collectors:
+                collector.use([name])
+    return [collector.stored() for collector in collectors]
 
 
 @dataclass
@@ -197,7 +200,7 @@ class _Reached(Exception):  # noqa: N818 (no error: it ends a pass at the layer 
 
 
 class _Collector:
-    """Runs passes in which layers report their input, and then use its statistics."""
+    """Runs passes at one point in which layers report their input, and then use its statistics."""
 
     def __init__(
         self,
@@ -206,16 +209,15 @@ class _Collector:
     ) -> None:
         self.layers = layers
         self.forward = forward
-
-    def blank(self) -> Statistics:
-        """Return buffers to write into, filled with the stored statistics."""
-        return {
+        self.moments: dict[str, _Moments] = {}
+        # Buffers to write into, filled with the stored statistics.
+        self.statistics: Statistics = {
             _key(name, part): getattr(layer, part).detach().clone()
-            for name, layer in self.layers.items()
+            for name, layer in layers.items()
             for part in ("running_mean", "running_var")
         }
 
-    def trace(self, batch: Any, statistics: Statistics) -> tuple[list[str], int]:
+    def trace(self, batch: Any) -> tuple[list[str], int]:
         """Return the layers in the order of a pass, and the bytes of the largest input."""
         order: list[str] = []
         sizes = [0]
@@ -229,36 +231,52 @@ class _Collector:
             order.append(name)
             sizes.append(values.numel() * values.element_size())
 
-        self._run([batch], self.layers, see, statistics)
+        self._run([batch], self.layers, see)
         return order, max(sizes)
 
-    def collect(
-        self, batches: Sequence[Any], names: Sequence[str], statistics: Statistics
-    ) -> dict[str, _Moments]:
-        """Return the moments of the inputs of some layers, and leave them in `statistics`."""
-        found: dict[str, _Moments] = {}
-        alone = len(batches) == 1
+    def see(self, batches: Sequence[Any], names: Sequence[str], stop: bool = False) -> None:
+        """Add the inputs of some layers to their moments.
+
+        Args:
+            batches: What to pass.
+            names: The layers, in the order of a pass.
+            stop: Whether the batches are but a part of the split, of which the last layer's
+                input is all that is needed. Else each layer uses the moments at once.
+        """
 
         def see(name: str, values: Tensor) -> None:
-            moments = _Moments.of(values.detach())
-            found[name] = found[name] + moments if name in found else moments
-            if alone:
-                self._use(name, found[name], statistics)
+            moments = _Moments.of(values)
+            known = self.moments.get(name)
+            self.moments[name] = moments if known is None else known + moments
+            if not stop:
+                self.use([name])
             elif name == names[-1]:
                 raise _Reached
 
-        self._run(batches, names, see, statistics)
-        for name in names:
-            self._use(name, found[name], statistics)
-        return found
+        self._run(batches, names, see)
 
-    def _run(
-        self,
-        batches: Sequence[Any],
-        names: Any,
-        see: Callable[[str, Tensor], None],
-        statistics: Statistics,
-    ) -> None:
+    def use(self, names: Sequence[str]) -> None:
+        """Write the moments of some layers into the buffers that passes read."""
+        for name in names:
+            moments = self.moments[name]
+            for part, found in (("running_mean", moments.mean), ("running_var", moments.variance)):
+                buffer = self.statistics[_key(name, part)]
+                buffer.copy_(found.to(buffer))
+
+    def stored(self) -> Statistics:
+        """Return the statistics as PyTorch stores them.
+
+        It stores the unbiased variance, and normalises training batches by the biased.
+        """
+        statistics = dict(self.statistics)
+        for name, moments in self.moments.items():
+            unbiased = moments.variance * (moments.count / max(moments.count - 1, 1))
+            layer = self.layers[name]
+            statistics[_key(name, "running_mean")] = moments.mean.to(layer.running_mean)
+            statistics[_key(name, "running_var")] = unbiased.to(layer.running_var)
+        return statistics
+
+    def _run(self, batches: Sequence[Any], names: Any, see: Callable[[str, Tensor], None]) -> None:
         """Pass batches through the model with hooks before some layers."""
         hooks = [
             self.layers[name].register_forward_pre_hook(
@@ -269,18 +287,12 @@ class _Collector:
         try:
             for batch in batches:
                 try:
-                    self.forward(batch, statistics)
+                    self.forward(batch, self.statistics)
                 except _Reached:
                     continue
         finally:
             for hook in hooks:
                 hook.remove()
-
-    @staticmethod
-    def _use(name: str, moments: _Moments, statistics: Statistics) -> None:
-        """Write moments into the buffers that the running pass reads."""
-        statistics[_key(name, "running_mean")].copy_(moments.mean)
-        statistics[_key(name, "running_var")].copy_(moments.variance)
 
 
 def _key(name: str, part: str) -> str:

@@ -66,8 +66,8 @@ class ModelObjective(Objective):
             `reduction="mean"` and `"sum"` alike.
         data: Tensors `(x, y)`, a mapping of tensors, a Dataset or a DataLoader, or a mapping
             of split names to these. The first split is J. Data is read once and kept on the
-            device. A mapping of tensors is passed to the model by name, as Hugging Face
-            models expect.
+            device, unless it is streamed. A mapping of tensors is passed to the model by
+            name, as Hugging Face models expect.
         metrics: Name to function, in the forms of `loss`; a function of (output, target) may
             also return one value an example.
         batch_size: Examples a pass; None keeps the batches of a DataLoader, else 1024.
@@ -86,11 +86,16 @@ class ModelObjective(Objective):
         precision: None for products with all bits of `dtype`, whatever torch's global switches
             allow; `"tf32"` or `"bfloat16"` for faster ones where the device has them. Results
             then hold the error that this brings, measured at three of their points.
+        stream: True reads the data anew in each pass and never holds more than a few batches;
+            False keeps it on the device; None streams a split that would take more than 40 %
+            of the free memory. Streamed data is read once here, for its checksums, and every
+            later pass is compared with them.
 
     Raises:
         TypeError: If model, loss or data are of no accepted kind.
         ValueError: If a split is empty, nothing is trainable, or a loss does not reduce.
         NonDeterministicObjectiveError: If a second pass over the data differs.
+        RuntimeError: If reading streamed data fails in the data set.
 
     Example:
         >>> model = torch.nn.Linear(2, 1)
@@ -117,6 +122,7 @@ class ModelObjective(Objective):
         penalty: Callable[[Mapping[str, Tensor]], Tensor] | None = None,
         shard: bool = False,
         precision: Arithmetic | None = None,
+        stream: bool | None = None,
     ) -> None:
         model = plain_module(model)
         _reject_odd_settings(metrics, dtype)
@@ -135,7 +141,7 @@ class ModelObjective(Objective):
         with self.passive():
             own = private_copy(model, self.device, self.dtype, self.space.names)
             self.forward_pass = ForwardPass(own, criteria)
-            self.splits = read_splits(data, batch_size, self.device, self.dtype)
+            self.splits = read_splits(data, batch_size, self.device, self.dtype, stream)
             if isinstance(criteria[0], OwnLoss):
                 criteria[0].settle(self.forward_pass.model, self.splits)
         self.normalisation_layers = normalisation_layers(self.forward_pass.model)
@@ -160,7 +166,7 @@ class ModelObjective(Objective):
                 What is missing is the model's own.
         """
         sums = [
-            [self._sums(split.batches, tensors, sample, index) for sample in self._samples]
+            self._sums(split.batches, tensors, self.samples, index)
             for index, split in enumerate(self.splits)
         ]
         return self.evaluation(sums, tensors)
@@ -200,10 +206,8 @@ class ModelObjective(Objective):
         with self.passive():
             tensors = self.tensors_at(theta, None)
             first = self.splits[0]
-            drawn = [
-                self._means(first, self._sums(first.batches, tensors, sample, 0))[0]
-                for sample in self._samples
-            ]
+            sums = self._sums(first.batches, tensors, self.samples, 0)
+            drawn = [self._means(first, total)[0] for total in sums]
             value = sum(drawn) / len(drawn)
             return value + (0.0 if self.penalty is None else float(self.penalty_at(tensors)))
 
@@ -234,8 +238,13 @@ class ModelObjective(Objective):
         second losses and layers that mix the examples of a batch. Once an objective has passed
         at a point where its loss is finite, it is not asked again.
         """
-        if not self._checked:
-            with self.passive():
+        if self._checked:
+            return
+        with self.passive():
+            if self.batch_norm == "recalibrate" and self.splits[0].streamed:
+                # The model's own statistics do here, and take no readings of the data.
+                self._check_at(self.space.unflatten(self.point(theta).clone()))
+            else:
                 self._check_at(self.tensors_at(theta, None, allow_missing=True))
 
     def check_on(self, section_anchors: Sequence[Anchor], weights: Sequence[float]) -> None:
@@ -253,19 +262,17 @@ class ModelObjective(Objective):
     def _check_at(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise unless the same batches give the same loss twice, and in two sizes."""
         finite = True
-        batches, names = self.splits[0].batches, ("loss", *self.metrics)
-        stride = -(-len(batches) // _CHECKED_BATCHES)
-        for index in range(0, len(batches), stride):
-            batch = narrow(batches[index], 0, _CHECKED_EXAMPLES)
-            first = self._sums([batch], tensors, 0, 0, index)
-            again = self._sums([batch], tensors, 0, 0, index)
+        names = ("loss", *self.metrics)
+        for index, batch in self.splits[0].spread(_CHECKED_BATCHES, _CHECKED_EXAMPLES):
+            (first,) = self._sums([batch], tensors, [0], 0, index)
+            (again,) = self._sums([batch], tensors, [0], 0, index)
             finite = finite and bool(torch.isfinite(first).all())
             expect_agreement(first, again, names, self.rounding, RANDOM_MODEL)
             if self.dropout is None and self.batch_norm != "batch":
                 cut = max(1, examples_in(batch) // 3)
                 parts = [narrow(batch, 0, cut), narrow(batch, cut, examples_in(batch))]
                 parts = [part for part in parts if examples_in(part)]
-                cut_up = self._sums(parts, tensors, 0, 0, index)
+                (cut_up,) = self._sums(parts, tensors, [0], 0, index)
                 expect_agreement(first, cut_up, names, self.rounding, MIXED_BATCH)
         self._checked = finite
 
@@ -277,6 +284,7 @@ class ModelObjective(Objective):
                 "examples": split.examples,
                 "terms": self._terms.get(split.name),
                 "batches": len(split.batches),
+                "streamed": split.streamed,
                 "sha256": split.sha256,
             }
             for split in self.splits
@@ -307,7 +315,7 @@ class ModelObjective(Objective):
         return own
 
     @property
-    def _samples(self) -> range:
+    def samples(self) -> range:
         """Numbers of the Monte-Carlo samples; one where the cost is exact."""
         return range(1 if self.dropout is None else self.dropout.samples)
 
@@ -361,7 +369,7 @@ class ModelObjective(Objective):
     def try_batch(self, batch: Any) -> Tensor:
         """Return sums and counts of one batch with the model's own parameters, for a trial."""
         with self.passive():
-            return self._sums([batch], self.statistics_at({}, ([None], [1.0]), True), 0, 0)
+            return self._sums([batch], self.statistics_at({}, ([None], [1.0]), True), [0], 0)[0]
 
     def statistics_at(
         self,
@@ -377,7 +385,7 @@ class ModelObjective(Objective):
             allow_missing: Take the model's own where the anchors have none.
         """
         if self.batch_norm == "recalibrate":
-            return self._recalibrated(parameters)
+            return self.recalibrated(parameters)
         if self.batch_norm == "interpolate":
             if allow_missing and anchor_buffers[0][0] is None:
                 return {}
@@ -390,20 +398,33 @@ class ModelObjective(Objective):
             }
         return {}
 
-    def _recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return population statistics of the first split, with dropout off."""
+    def recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return population statistics of the first split at a point, with dropout off."""
+        return self.recalibrated_together(lambda point: parameters, 1)[0]
+
+    def recalibrated_together(
+        self, parameters: Callable[[int], Mapping[str, Tensor]], points: int
+    ) -> list[dict[str, Tensor]]:
+        """Return population statistics of the first split at some points, with dropout off.
+
+        One reading of a batch serves all points.
+
+        Args:
+            parameters: Returns the named parameters at a point, given by its number.
+            points: How many points there are.
+        """
         model = self.forward_pass.model
 
-        def forward(batch: Any, statistics: dict[str, Tensor]) -> None:
+        def forward(point: int, batch: Any, statistics: dict[str, Tensor]) -> None:
+            tensors = {**parameters(point), **statistics}
             inputs, named, _ = split_batch(batch)
             if self.forward_pass.needs_output:
-                functional_call(model, {**parameters, **statistics}, inputs, named)
+                functional_call(model, tensors, inputs, named)
             else:
-                self.forward_pass.call({**parameters, **statistics}, batch)
+                self.forward_pass.call(tensors, batch)
 
         model.eval()
-        split = self.splits[0]
-        return population_statistics(self.normalisation_layers, split.batches, split.whole, forward)
+        return population_statistics(self.normalisation_layers, self.splits[0], forward, points)
 
     def _means(self, split: Split, sums: Tensor) -> list[float]:
         """Return the mean of the loss and of every metric over one split."""
@@ -417,31 +438,33 @@ class ModelObjective(Objective):
         self,
         batches: Any,
         tensors: Mapping[str, Tensor],
-        sample: int,
+        samples: Sequence[int],
         split_index: int,
         first_index: int = 0,
-    ) -> Tensor:
-        """Return sum and count of every criterion over some batches, shape (criteria, 2)."""
+    ) -> list[Tensor]:
+        """Return sum and count of every criterion for each sample, shape (criteria, 2)."""
         self.set_mode()
-        total = torch.zeros(
-            len(self.forward_pass.criteria), 2, dtype=torch.float64, device=self.device
-        )
+        shape = (len(samples), len(self.forward_pass.criteria), 2)
+        totals = torch.zeros(shape, dtype=torch.float64, device=self.device)
         if self.sharding is None:
             for index, batch in enumerate(batches, start=first_index):
-                total += self._call(tensors, batch, sample, split_index, index)
-            return total
+                for place, sample in enumerate(samples):
+                    totals[place] += self.call(tensors, batch, sample, split_index, index)
+            return list(totals)
         for start, some in self.sharding.rounds(batches):
             own = min(self.sharding.rank, len(some) - 1)
-            found = self._call(tensors, some[own], sample, split_index, first_index + start + own)
-            table = total.new_zeros(len(some), *total.shape)
-            if own == self.sharding.rank:
-                table[own] = found
+            table = totals.new_zeros(len(some), *shape)
+            for place, sample in enumerate(samples):
+                number = first_index + start + own
+                found = self.call(tensors, some[own], sample, split_index, number)
+                if own == self.sharding.rank:
+                    table[own, place] = found
             # Added up in the order of the batches, so that the bits are those of one process.
             for row in self.sharding.gathered(table):
-                total += row
-        return total
+                totals += row
+        return list(totals)
 
-    def _call(
+    def call(
         self,
         tensors: Mapping[str, Tensor],
         batch: Any,
@@ -497,9 +520,9 @@ class ModelObjective(Objective):
             total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
             count = torch.zeros((), dtype=torch.float64, device=self.device)
             self.set_mode()
-            for sample in self._samples:
-                for index, batch in enumerate(self.splits[0].batches):
-                    pair = self._call(tensors, batch, sample, 0, index, loss_only=True)[0]
+            for index, batch in enumerate(self.splits[0].batches):
+                for sample in self.samples:
+                    pair = self.call(tensors, batch, sample, 0, index, loss_only=True)[0]
                     total += differentiated(pair[0], leaves, vector)
                     count += pair[1].detach()
             _reject_no_terms("loss", self.splits[0].name, float(count))

@@ -1,13 +1,14 @@
 """The loss that a model computes itself, as Hugging Face models do when given labels."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from thalweg.objectives.batches import Split, examples_in, narrow
+from thalweg.objectives.streaming import recut
 from thalweg.objectives.terms import TRIAL_TOLERANCE, SumAndCount, count_of
 
 __all__ = ["OwnLoss"]
@@ -42,10 +43,12 @@ class OwnLoss:
             ValueError: If none is left, or several are that weigh the batches differently.
         """
         for batch in _trial_batches(splits):
+            if len(self.candidates) == 1 and self.tested:
+                return  # one is left, which agrees with itself
             for trial in (batch, _with_few_labels(batch)):
                 if len(self.candidates) > 1 or not self.tested:
                     self._narrow_down(model, trial)
-        if not self._agree([batch for split in splits for batch in split.batches]):
+        if not self._agree(batch for split in splits for batch in split.batches):
             raise ValueError(_OWN_COUNT_MESSAGE.format("cannot be told from these batches"))
 
     def _value(self, model: nn.Module, batch: Any) -> Tensor:
@@ -69,9 +72,10 @@ class OwnLoss:
         shifted = counted[..., 1:] if labels.ndim > 1 else counted
         return int(counted.sum()), int(shifted.sum()), examples
 
-    def _agree(self, batches: Sequence[Any]) -> bool:
+    def _agree(self, batches: Iterable[Any]) -> bool:
         """Tell whether all candidates give the batches the same weights, up to a factor."""
-        rows = [[self._counts(batch)[c] for batch in batches] for c in self.candidates]
+        counts = [self._counts(batch) for batch in batches]
+        rows = [[count[c] for count in counts] for c in self.candidates]
         return all(
             n * sum(rows[0]) == first * sum(row)
             for row in rows[1:]
@@ -115,7 +119,9 @@ _OWN_COUNT_MESSAGE = (
 def _trial_batches(splits: Sequence[Split]) -> Iterator[Any]:
     """Iterate over batches of several examples, also where the evaluation takes single ones."""
     for split in splits:
-        if split.whole is None:
+        if split.whole is None and split.uniform:
+            yield from recut(split.batches, _TRIAL_EXAMPLES)
+        elif split.whole is None:
             yield from split.batches
         else:
             for start in range(0, split.examples, _TRIAL_EXAMPLES):

@@ -1,13 +1,13 @@
 """Leaving the user's random numbers as they were."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-__all__ = ["preserved_random_state"]
+__all__ = ["preserved_generators", "preserved_random_state"]
 
 
 @contextmanager
@@ -26,3 +26,14 @@ def preserved_random_state() -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+@contextmanager
+def preserved_generators(generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """Restore some generators of the user's on leaving, such as that of a DataLoader."""
+    states = [generator.get_state() for generator in generators]
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
