@@ -19,6 +19,16 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
     assert (tmp_path / "profile.pdf").read_bytes().startswith(b"%PDF")
 
 
+@pytest.mark.parametrize("page", ["docs/engine.md"])
+def test_the_python_of_a_guide_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        exec(compile("\n".join(blocks), page, "exec"), {})
+    assert len(blocks) > 1
+
+
 def test_commands_on_the_page_exist():
     text = (ROOT / "README.md").read_text()
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
