@@ -87,6 +87,7 @@ PUBLIC = [
     "Line",
     "ModelObjective",
     "MonteCarlo",
+    "NextToken",
     "NonDeterministicObjectiveError",
     "Objective",
     "ParameterMismatchError",
@@ -110,6 +111,8 @@ PUBLIC = [
     "interior_minima",
     "is_monotone",
     "open_record",
+    "packed",
+    "padded",
     "plan",
     "problems",
     "profile",
@@ -117,6 +120,7 @@ PUBLIC = [
     "save_record",
     "studies",
     "surface",
+    "token_error_rate",
     "training",
 ]
 

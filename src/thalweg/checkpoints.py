@@ -1,7 +1,7 @@
 """Reading the tensors of a checkpoint file, without running code that it may contain."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ from torch import Tensor
 
 from thalweg.errors import CheckpointError
 
-__all__ = ["load_tensors"]
+__all__ = ["load_tensors", "with_adapter_name"]
 
 # Where training scripts put the parameters inside a checkpoint, in the order they are tried.
 _PARAMETER_KEYS = ("state_dict", "model_state_dict", "model", "module", "params", "weights")
+
+# What PEFT calls the file in the folder of an adapter, and how it begins every name in it.
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_ADAPTER_PREFIX = "base_model.model."
 
 
 def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
@@ -27,7 +31,7 @@ def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, T
     `state_dict`, `model_state_dict`, `model`, `module`, `params` or `weights` is taken.
 
     Args:
-        path: The file.
+        path: The file, or the folder of an adapter as PEFT saves it.
         trust_pickle: Load a file that needs arbitrary Python objects. This runs code that the
             file contains, so do it only for files that you made.
 
@@ -37,6 +41,8 @@ def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, T
             trust.
     """
     path = Path(path)
+    if path.is_dir():
+        path = next((path / name for name in _ADAPTER_FILES if (path / name).is_file()), path)
     if not path.is_file():
         raise FileNotFoundError(
             f"A checkpoint file is needed; there is none at {path}. Check the path."
@@ -80,3 +86,42 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
         f"A mapping of names to tensors is needed; {path} holds a {type(content).__name__} "
         "without any. Save `model.state_dict()`."
     )
+
+
+def with_adapter_name(
+    tensors: dict[str, Tensor], names: Sequence[str], known: Set[str]
+) -> dict[str, Tensor]:
+    """Return the tensors of an adapter of PEFT by the names that they have in the model.
+
+    A model may hold several adapters, so PEFT puts the name of one into those of its tensors,
+    and leaves it out where an adapter is saved:
+
+    - `….lora_A.default.weight` becomes `….lora_A.weight`,
+    - `….modules_to_save.default.weight` becomes `….weight`,
+    - `….lora_magnitude_vector.default.weight` becomes `….lora_magnitude_vector`.
+
+    Args:
+        tensors: What was saved. Anything but an adapter comes back as it is.
+        names: Names of the trainable tensors of the model.
+        known: Every name in the model.
+    """
+    unknown = tensors.keys() - known
+    if not unknown or not all(name.startswith(_ADAPTER_PREFIX) for name in (*names, *unknown)):
+        return tensors
+    for adapter in sorted({part for name in names for part in name.split(".")}):
+        full = {_saved_name(name, adapter): name for name in names}
+        if unknown <= full.keys():
+            return {full.get(name, name): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _saved_name(name: str, adapter: str) -> str:
+    """Return the name under which PEFT saves a tensor of one adapter."""
+    parts = name.split(".")
+    if adapter not in parts:
+        return name
+    at = len(parts) - 1 - parts[::-1].index(adapter)
+    owner = parts[at - 1]
+    start = at - 1 if owner == "modules_to_save" else at
+    stop = len(parts) if owner == "lora_magnitude_vector" else at + 1
+    return ".".join(parts[:start] + parts[stop:])

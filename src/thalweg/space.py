@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thalweg.checkpoints import load_tensors
+from thalweg.checkpoints import load_tensors, with_adapter_name
 from thalweg.errors import ParameterMismatchError
 
 __all__ = ["ParameterSpace", "TensorBlock", "plain_module"]
@@ -184,8 +184,8 @@ class ParameterSpace:
 
         Args:
             source: A module, a mapping of names to tensors, or the path of a `.safetensors`
-                or torch checkpoint. Prefixes of `torch.compile` and of data-parallel
-                wrappers are understood.
+                or torch checkpoint, or of a folder with an adapter of PEFT. Prefixes of
+                `torch.compile` and of data-parallel wrappers are understood.
             dtype: Floating-point type of the result; that of the tensors by default.
             device: Device of the result; that of the tensors by default.
             trust_pickle: See `thalweg.checkpoints.load_tensors`.
@@ -200,6 +200,7 @@ class ParameterSpace:
             CheckpointError: If a file cannot be read safely.
         """
         tensors = _named(source, self._known, trust_pickle)
+        tensors = with_adapter_name(tensors, self.names, self._known)
         self._reject_other_architecture(tensors)
         self._reject_other_frozen(tensors)
         parts = [self._find(block, tensors).detach() for block in self.blocks]
