@@ -85,6 +85,7 @@ def test_the_cost_is_the_same_in_another_process_and_from_another_place(tmp_path
         text=True,
         cwd=Path(__file__).parent,
         env={
+            "HF_HUB_OFFLINE": "1",
             "PYTHONHASHSEED": "1",
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": ":".join([str(Path(language_cases.__file__).parent), *sys.path]),
