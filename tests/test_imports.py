@@ -94,6 +94,7 @@ PUBLIC = [
     "Line",
     "ModelObjective",
     "MonteCarlo",
+    "NextToken",
     "NonDeterministicObjectiveError",
     "Objective",
     "ParameterMismatchError",
@@ -118,6 +119,8 @@ PUBLIC = [
     "interior_minima",
     "is_monotone",
     "open_record",
+    "packed",
+    "padded",
     "plan",
     "problems",
     "profile",
@@ -125,6 +128,7 @@ PUBLIC = [
     "save_record",
     "studies",
     "surface",
+    "token_error_rate",
     "training",
 ]
 

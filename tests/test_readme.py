@@ -6,6 +6,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", "docs/index.md")
+LANGUAGE = "docs/language-models.md"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -27,6 +28,19 @@ def test_the_python_of_a_guide_runs_from_top_to_bottom(page, tmp_path, monkeypat
         torch.manual_seed(0)
         exec(compile("\n".join(blocks), page, "exec"), {})
     assert len(blocks) > 1
+
+
+def test_the_page_on_language_models_runs_from_top_to_bottom(tmp_path, monkeypatch):
+    for package in ("transformers", "peft"):
+        pytest.importorskip(package, reason="needs pip install 'thalweg[hf]'")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / LANGUAGE).read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    with torch.random.fork_rng():
+        for block in blocks:
+            exec(compile(block, LANGUAGE, "exec"), names)
+    assert names["objective"].space.size == 2 * 4 * (32 + 96)
 
 
 def test_commands_on_the_page_exist():

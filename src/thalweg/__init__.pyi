@@ -23,8 +23,12 @@ from .measures.profiles import greatest_climb as greatest_climb
 from .measures.profiles import interior_minima as interior_minima
 from .measures.profiles import is_monotone as is_monotone
 from .objectives.criteria import error_rate as error_rate
+from .objectives.documents import packed as packed
+from .objectives.documents import padded as padded
 from .objectives.dropout import MonteCarlo as MonteCarlo
 from .objectives.function import FunctionObjective as FunctionObjective
+from .objectives.language import NextToken as NextToken
+from .objectives.language import token_error_rate as token_error_rate
 from .objectives.model import ModelObjective as ModelObjective
 from .objectives.objective import Objective as Objective
 from .records import Record as Record

@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,14 @@ from torch import Tensor
 
 from thalweg.errors import CheckpointError
 
-__all__ = ["StoredTensors", "load_tensors"]
+__all__ = ["StoredTensors", "load_tensors", "with_adapter_name"]
 
 # Where training scripts put the parameters inside a checkpoint, in the order they are tried.
 _PARAMETER_KEYS = ("state_dict", "model_state_dict", "model", "module", "params", "weights")
+
+# What PEFT calls the file in the folder of an adapter, and how it begins every name in it.
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_ADAPTER_PREFIX = "base_model.model."
 
 
 def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, Tensor]:
@@ -28,7 +32,7 @@ def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, T
     `model_state_dict`, `model`, `module`, `params` or `weights` is taken.
 
     Args:
-        path: The file, or a folder of safetensors files.
+        path: The file, a folder of safetensors files, or that of an adapter as PEFT saves it.
         trust_pickle: Load a file that needs arbitrary Python objects. This runs code that the
             file contains, so do it only for files that you made.
 
@@ -38,6 +42,8 @@ def load_tensors(path: str | Path, *, trust_pickle: bool = False) -> dict[str, T
             trust.
     """
     path = Path(path)
+    if path.is_dir() and (adapter := _adapter_file(path)) is not None:
+        path = adapter
     if path.suffix == ".safetensors" or path.is_dir():
         return {name: tensor.clone() for name, tensor in StoredTensors(path).mapped().items()}
     if not path.is_file():
@@ -109,10 +115,17 @@ class StoredTensors:
         return tensor if rows is None else tensor[rows]
 
 
+def _adapter_file(folder: Path) -> Path | None:
+    """Return the file in the folder of an adapter, or None where it is no such folder."""
+    return next((folder / n for n in _ADAPTER_FILES if (folder / n).is_file()), None)
+
+
 def _safetensors_files(path: Path) -> list[Path]:
     """Return the files that a path stands for."""
     if path.is_file():
         return [path]
+    if (adapter := _adapter_file(path)) is not None and adapter.suffix == ".safetensors":
+        return [adapter]
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(
@@ -166,3 +179,42 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
         f"A mapping of names to tensors is needed; {path} holds a {type(content).__name__} "
         "without any. Save `model.state_dict()`."
     )
+
+
+def with_adapter_name(
+    given: dict[str, str], names: Sequence[str], known: Set[str]
+) -> dict[str, str]:
+    """Return the names of an adapter of PEFT as they are in the model.
+
+    A model may hold several adapters, so PEFT puts the name of one into those of its tensors,
+    and leaves it out where an adapter is saved:
+
+    - `….lora_A.default.weight` becomes `….lora_A.weight`,
+    - `….modules_to_save.default.weight` becomes `….weight`,
+    - `….lora_magnitude_vector.default.weight` becomes `….lora_magnitude_vector`.
+
+    Args:
+        given: What was saved: name to name. Anything but an adapter comes back as it is.
+        names: Names of the trainable tensors of the model.
+        known: Every name in the model.
+    """
+    unknown = given.keys() - known
+    if not unknown or not all(name.startswith(_ADAPTER_PREFIX) for name in (*names, *unknown)):
+        return given
+    for adapter in sorted({part for name in names for part in name.split(".")}):
+        full = {_saved_name(name, adapter): name for name in names}
+        if unknown <= full.keys():
+            return {full.get(name, name): own for name, own in given.items()}
+    return given
+
+
+def _saved_name(name: str, adapter: str) -> str:
+    """Return the name under which PEFT saves a tensor of one adapter."""
+    parts = name.split(".")
+    if adapter not in parts:
+        return name
+    at = len(parts) - 1 - parts[::-1].index(adapter)
+    owner = parts[at - 1]
+    start = at - 1 if owner == "modules_to_save" else at
+    stop = len(parts) if owner == "lora_magnitude_vector" else at + 1
+    return ".".join(parts[:start] + parts[stop:])

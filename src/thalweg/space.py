@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thalweg.checkpoints import load_tensors
+from thalweg.checkpoints import load_tensors, with_adapter_name
 from thalweg.errors import ParameterMismatchError
 
 __all__ = ["ParameterSpace", "TensorBlock", "plain_module"]
@@ -184,8 +184,8 @@ class ParameterSpace:
 
         Args:
             source: A module, a mapping of names to tensors, or the path of a `.safetensors`
-                or torch checkpoint. Prefixes of `torch.compile` and of data-parallel
-                wrappers are understood.
+                or torch checkpoint, or of a folder with an adapter of PEFT. Prefixes of
+                `torch.compile` and of data-parallel wrappers are understood.
             dtype: Floating-point type of the result; that of the tensors by default.
             device: Device of the result; that of the tensors by default.
             trust_pickle: See `thalweg.checkpoints.load_tensors`.
@@ -230,7 +230,7 @@ class ParameterSpace:
         Raises:
             ParameterMismatchError: If names, shapes or frozen parameters are others.
         """
-        names = _plain_names(given, self._known)
+        names = with_adapter_name(_plain_names(given, self._known), self.names, self._known)
         tensors = {name: given[own] for name, own in names.items()}
         self._reject_other_architecture(tensors)
         self._reject_other_frozen(tensors)

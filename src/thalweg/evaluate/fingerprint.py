@@ -26,6 +26,17 @@ __all__ = ["canonical", "digest_of", "facts_of", "module_facts", "tensor_facts"]
 
 # What every module keeps for itself; the rest of its attributes are its settings.
 _MODULE_KEYS = frozenset(vars(nn.Module()))
+# Attributes of models of Transformers and PEFT that are no settings: where a model was loaded
+# from, and a checksum that is another one in every process.
+_ORIGINS = frozenset(
+    {
+        "_commit_hash",
+        "_name_or_path",
+        "_original_object_hash",
+        "base_model_name_or_path",
+        "name_or_path",
+    }
+)
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 _STABLE = (torch.dtype, torch.device, torch.layout, torch.memory_format, range, slice, complex)
 # Globals of a function count where they are no containers, which are often caches or counters.
@@ -174,7 +185,7 @@ class _Facts:
         if _package_of(type(value)) == "":
             return None
         own = getattr(value, "__dict__", {})
-        return {name: self.of(item) for name, item in sorted(own.items())}
+        return {name: self.of(item) for name, item in sorted(own.items()) if name not in _ORIGINS}
 
     def function(self, function: types.FunctionType) -> Any:
         """Describe code, defaults, closure and the globals that the code reads."""
@@ -231,7 +242,7 @@ class _Facts:
             settings = {
                 key: self.of(value)
                 for key, value in sorted(vars(part).items())
-                if key not in _MODULE_KEYS and not _holds_parameters(value)
+                if key not in _MODULE_KEYS | _ORIGINS and not _holds_parameters(value)
             }
             hooks = [self.of(hook) for key in _HOOKS for hook in vars(part).get(key, {}).values()]
             parts.append([name, self.of(type(part)), settings, hooks])

@@ -10,14 +10,14 @@ neither is an error, never a guess.
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from thalweg.objectives.batches import examples_in, narrow
+from thalweg.objectives.batches import Split, examples_in, narrow
 from thalweg.objectives.own_loss import OwnLoss
 from thalweg.objectives.terms import (
     TRIAL_TOLERANCE,
@@ -217,6 +217,12 @@ class _StepFunction:
 
     def __call__(self, model: nn.Module, batch: Any, output: Any) -> SumAndCount:
         return _pair(self.function(model, batch), self.name)
+
+    def settle(self, model: nn.Module, splits: Sequence[Split]) -> None:
+        """Let a loss that has something to find out look at the model and the data."""
+        find_out = getattr(self.function, "settle", None)
+        if find_out is not None:
+            find_out(model, splits)
 
 
 def _takes_model(loss: Any) -> bool:

@@ -33,7 +33,6 @@ from thalweg.objectives.criteria import criterion
 from thalweg.objectives.dropout import MonteCarlo, dropout_policy
 from thalweg.objectives.forward_pass import ForwardPass, differentiated, private_copy
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
-from thalweg.objectives.own_loss import OwnLoss
 from thalweg.objectives.random_state import preserved_random_state
 from thalweg.objectives.sharding import local_rows, sharded, whole
 from thalweg.objectives.terms import split_batch
@@ -142,8 +141,8 @@ class ModelObjective(Objective):
             own = private_copy(model, self.device, self.dtype, self.space.names)
             self.forward_pass = ForwardPass(own, criteria)
             self.splits = read_splits(data, batch_size, self.device, self.dtype, stream)
-            if isinstance(criteria[0], OwnLoss):
-                criteria[0].settle(self.forward_pass.model, self.splits)
+            if (settle := getattr(criteria[0], "settle", None)) is not None:
+                settle(self.forward_pass.model, self.splits)
         self.normalisation_layers = normalisation_layers(self.forward_pass.model)
         self.batch_norm = batch_norm_policy(batch_norm, self.forward_pass.model)
         self._loss_name = _name_of(loss)
