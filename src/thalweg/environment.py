@@ -72,36 +72,38 @@ def _available() -> int | None:
         return None
 
 
-def _control_groups(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> Iterator[int]:
+def _control_groups(
+    root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")
+) -> Iterator[int]:
     """Iterate over what the control groups of this process have left, from the inside out."""
     try:
-        text = Path("/proc/self/cgroup").read_text() if own is None else own
+        lines = process.read_text().splitlines()
     except OSError:
         return
-    for line in text.splitlines():
-        controllers, _, place = line.partition(":")[2].partition(":")
-        second = not controllers
-        if not second and "memory" not in controllers.split(","):
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers == "":  # version 2 of control groups has one tree for everything
+            top, limit, usage = root, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            top, limit, usage = root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
             continue
-        top = root if second else root / "memory"
-        limit, usage = (
-            ("memory.max", "memory.current")
-            if second
-            else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
         folder = top / place.lstrip("/")
         for group in (folder, *folder.parents):
-            try:
-                room = int((group / limit).read_text()) - int((group / usage).read_text())
-                counts = dict(
-                    line.split() for line in (group / "memory.stat").read_text().splitlines()
-                )
-                # Pages of files count as used, and are given back when there is need.
-                yield max(0, room + int(counts.get("inactive_file", 0)))
-            except (OSError, ValueError):  # no such group here, or no limit ("max")
-                pass
-            if group == top:
-                break
+            if group.is_relative_to(top):
+                yield from _room_in(group, limit, usage)
+
+
+def _room_in(group: Path, limit: str, usage: str) -> Iterator[int]:
+    """Return what one control group has left, if there is such a group and it has a limit."""
+    try:
+        room = int((group / limit).read_text()) - int((group / usage).read_text())
+        table = (group / "memory.stat").read_text().splitlines()
+    except (OSError, ValueError):  # without a limit it says "max"
+        return
+    counts = dict(line.split() for line in table)
+    # Pages of files count as used, and are given back when there is need.
+    yield max(0, room + int(counts.get("inactive_file", 0)))
 
 
 def provenance(

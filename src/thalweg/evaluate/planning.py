@@ -120,7 +120,8 @@ def choose(
             if objective.sharding is not None
             else "The anchors stay on disk: one model and one tensor are in memory."
         )
-        return Choice(TensorByTensor(objective, section, given), (why,))
+        strategy = TensorByTensor(objective, section, given)
+        return Choice(strategy, (why, *_streams(objective)))
     anchors = [objective.point(anchor, "An anchor") for anchor in given]
     plain = Plain(objective, section, anchors)
     if not isinstance(objective, ModelObjective):

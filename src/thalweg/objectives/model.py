@@ -240,11 +240,7 @@ class ModelObjective(Objective):
         if self._checked:
             return
         with self.passive():
-            if self.batch_norm == "recalibrate" and self.splits[0].streamed:
-                # The model's own statistics do here, and take no readings of the data.
-                self._check_at(self.space.unflatten(self.point(theta).clone()))
-            else:
-                self._check_at(self.tensors_at(theta, None, allow_missing=True))
+            self._check_at(self.tensors_at(theta, None, allow_missing=True))
 
     def check_on(self, section_anchors: Sequence[Anchor], weights: Sequence[float]) -> None:
         """As `check`, at the point Σ_j w_j P_j that is written into this objective's model.
@@ -256,7 +252,7 @@ class ModelObjective(Objective):
         if not self._checked:
             with self.passive():
                 self.write(section_anchors, weights)
-                self._check_at({})
+                self._check_at(self.statistics_at({}, ([None], [1.0]), allow_missing=True))
 
     def _check_at(self, tensors: Mapping[str, Tensor]) -> None:
         """Raise unless the same batches give the same loss twice, and in two sizes."""
@@ -381,10 +377,13 @@ class ModelObjective(Objective):
         Args:
             parameters: The parameters there; what is missing is the model's own.
             anchor_buffers: Where the point lies on a section.
-            allow_missing: Take the model's own where the anchors have none.
+            allow_missing: Take the model's own where the anchors have none, or where others
+                would take readings of streamed data.
         """
         if self.batch_norm == "recalibrate":
-            return self.recalibrated(parameters)
+            # In a trial the model's own statistics do, and take no readings of the data.
+            trial = allow_missing and self.splits[0].streamed
+            return {} if trial else self.recalibrated(parameters)
         if self.batch_norm == "interpolate":
             if allow_missing and anchor_buffers[0][0] is None:
                 return {}
