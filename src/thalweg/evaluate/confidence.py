@@ -107,7 +107,8 @@ def _redrawn(deviations: Array, seed: int) -> Iterator[tuple[NDArray[np.intp], A
     groups = len(deviations)
     # Not the stream that the examples were drawn by.
     rng = np.random.default_rng([seed, 1])
-    times = rng.multinomial(groups, np.full(groups, 1 / groups), _REDRAWN).astype(np.float64)
+    drawn = rng.integers(groups, size=(_REDRAWN, groups)) + groups * np.arange(_REDRAWN)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape).astype(float)
     for start in range(0, len(known), _AT_ONCE):
         at = known[start : start + _AT_ONCE]
         shares = deviations[:, at] / errors[at]

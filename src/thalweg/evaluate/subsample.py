@@ -71,8 +71,8 @@ class Subsample:
         >>> Subsample(2000, seed=0).nodes
         6
 
-        Is the way between two solutions of a linear regression free of barriers? It is, as the
-        cost is convex; that takes 200 of the examples.
+        The cost of a linear regression is convex, so that no line meets a barrier; 200 of its
+        5000 examples are enough to say so.
 
         >>> import thalweg as tw
         >>> x = torch.linspace(-1, 1, 5000)[:, None]
