@@ -227,17 +227,31 @@ class Named(nn.Module):
     ],
     ids=["table", "function of output", "function of model"],
 )
-@pytest.mark.parametrize("batch", [4096, 33, 90])
-def test_other_kinds_of_loss_and_uneven_batches_give_the_same(build, loss, batch, monkeypatch):
-    """With batches of 90 the last has ten examples, fewer than there are groups."""
+def test_other_kinds_of_loss_give_the_same(build, loss):
     right = plain()
     expected = right.estimate()
-    monkeypatch.setattr("thalweg.evaluate.subsample._BATCH", batch)
     objective = tw.ModelObjective(seeded(build, 1), loss, (right.x, right.y))
     how = tw.Subsample(100, groups=20, seed=3)
     profile = tw.profile(objective, right.line, ALPHA, estimate=how, progress=False)
     np.testing.assert_allclose(profile.loss["train"], expected.loss["train"], rtol=1e-12)
     assert np.isfinite(profile.estimate.half_width).all()
+
+
+def test_fewer_examples_than_groups_at_the_last_look():
+    """The last ten leave ten groups empty, and a user's mean over nothing is NaN."""
+    problem = plain()
+
+    def loss(output, target):
+        return nn.functional.nll_loss(output.log_softmax(1), target)
+
+    exact = problem.exact()
+    problem.objective = tw.ModelObjective(seeded(perceptron, 1), loss, (problem.x, problem.y))
+    knife = tw.ClimbAbove(
+        tw.greatest_climb(tw.Profile(alpha=ALPHA, loss=exact)).height * (1 + 1e-9)
+    )
+    profile = problem.estimate(examples=290, nodes=0, question=knife)
+    assert (profile.estimate.answer, profile.estimate.examples) == ("no", EXAMPLES)
+    np.testing.assert_allclose(profile.loss["train"], exact, rtol=1e-12)
 
 
 def test_recurrent_networks_and_curves():
