@@ -821,7 +821,7 @@ def test_batches_of_several_shapes_are_refused():
     loader = torch.utils.data.DataLoader(examples, batch_size=4)
     objective = tw.ModelObjective(seeded(Recurrent, 1), nn.CrossEntropyLoss(), loader)
     end = objective.space.flatten(seeded(Recurrent, 2))
-    with pytest.raises(ValueError, match="the batches of 'train' differ in shape"):
+    with pytest.raises(ValueError, match="of 'train' differ in shape"):
         tw.profile(objective, tw.Line(end, end + 1), estimate=tw.Subsample())
 
 
