@@ -83,9 +83,11 @@ FREE = {"errors", "_version"}
 
 PUBLIC = [
     "Adaptive",
+    "BarrierAbove",
     "BezierCurve",
     "Chebyshev",
     "CheckpointError",
+    "ClimbAbove",
     "DataUnavailableError",
     "Estimate",
     "FunctionObjective",

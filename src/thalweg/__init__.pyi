@@ -7,6 +7,8 @@ from .errors import DataUnavailableError as DataUnavailableError
 from .errors import NonDeterministicObjectiveError as NonDeterministicObjectiveError
 from .errors import ParameterMismatchError as ParameterMismatchError
 from .errors import RecordError as RecordError
+from .evaluate import BarrierAbove as BarrierAbove
+from .evaluate import ClimbAbove as ClimbAbove
 from .evaluate import Plan as Plan
 from .evaluate import Subsample as Subsample
 from .evaluate import plan as plan

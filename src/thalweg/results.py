@@ -125,11 +125,14 @@ class Estimate:
         deviations: For each group and point, scaled such that the covariance of the estimated
             values is `deviations.T @ deviations`, shape (g, n).
         multiplier: Standard errors that cover all points at once, with the stated confidence.
-        confidence: Probability with which the intervals hold.
+        confidence: Probability with which the intervals hold, and the answer is right.
         examples: Examples that were drawn.
         of: Examples that there are.
         seed: Seed of the draw.
         nodes: Coordinates at which the exact loss was evaluated, shape (K,) or (K, 2).
+        question: What was asked, in words; empty where nothing was.
+        answer: `"yes"`, `"no"`, or `"undetermined"` where a loss is not finite.
+        interval: Lower and upper limit of the barrier or climb asked about.
 
     Example:
         >>> sure = Estimate(deviations=[[0.3, 0.4], [-0.3, -0.3]], multiplier=2.0)
@@ -144,6 +147,9 @@ class Estimate:
     of: int = 0
     seed: int = 0
     nodes: Array = field(default_factory=lambda: np.empty(0))
+    question: str = ""
+    answer: str = ""
+    interval: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         _freeze(self, "deviations", (None, None))
@@ -166,6 +172,8 @@ class Estimate:
 
     def difference(self, i: Any, j: Any) -> Array:
         """Return half the width of the interval of value i − value j.
+
+        It holds for a difference that was named beforehand, not for the largest that is found.
 
         Args:
             i: Number of a point, or several.

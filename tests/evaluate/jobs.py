@@ -175,6 +175,14 @@ def sweep_shared(keep, alpha, together=1):
         return evaluated(keep, alpha, together=together)
 
 
+def estimate_shared():
+    how = tw.Subsample(22, groups=20, seed=1, question=tw.BarrierAbove(0.5))
+    with split_over_ranks():
+        profile = tw.profile(cost(), line(), ALPHA, estimate=how, progress=False)
+    told = profile.estimate
+    return profile.loss["train"].tobytes(), told.answer, told.interval, told.examples
+
+
 def sweep_and_die(keep, points):
     """The second rank dies in the middle of its share."""
 

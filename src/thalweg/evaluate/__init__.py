@@ -2,7 +2,17 @@
 
 from thalweg.evaluate.along import plan, profile, surface
 from thalweg.evaluate.planning import Plan
+from thalweg.evaluate.questions import BarrierAbove, ClimbAbove
 from thalweg.evaluate.subsample import Subsample
 from thalweg.evaluate.sweep import sweep
 
-__all__ = ["Plan", "Subsample", "plan", "profile", "surface", "sweep"]
+__all__ = [
+    "BarrierAbove",
+    "ClimbAbove",
+    "Plan",
+    "Subsample",
+    "plan",
+    "profile",
+    "surface",
+    "sweep",
+]

@@ -50,7 +50,8 @@ def profile(
         known: An earlier profile of the same cost along the same section: its points are part
             of the result and are not evaluated again, so that a profile can be refined.
         estimate: A `Subsample`, to estimate the cost rather than to evaluate it: then the result
-            holds the loss of the first split alone, and says how sure it is.
+            holds the loss of the first split alone, and says how sure it is. It may ask a
+            question, and then stops as soon as that is answered.
 
     Returns:
         The profile. A loss that is not finite is a value in it, counted in a warning. With an
@@ -81,8 +82,9 @@ def profile(
         "length": section.length if isinstance(section, Line) else None,
     }
     if estimate is not None:
-        _expect_fixed_points(keep, known, grid)
+        _expect_estimable(estimate, keep, known, grid)
         loss, sure = estimated(objective, section, alpha, estimate, progress)
+        _warn_non_finite(loss, [f"alpha = {a:.6g}" for a in alpha])
         return Profile(
             alpha=alpha,
             loss=loss,
@@ -160,7 +162,7 @@ def surface(
     loss: dict[str, Array]
     metrics: dict[str, dict[str, Array]] = {}
     if estimate is not None:
-        _expect_fixed_points(keep, None, x, y)
+        _expect_estimable(estimate, keep, None, x, y)
         loss, sure = estimated(objective, plane, places, estimate, progress)
     else:
         points = SectionPoints(objective, plane, progress, keep)
@@ -268,12 +270,23 @@ def _rounding(objective: Objective) -> float:
     return 4 * torch.finfo(objective.rounding).eps
 
 
-def _expect_fixed_points(keep: Any, known: Any, *grids: Any) -> None:
+def _expect_estimable(estimate: Any, keep: Any, known: Any, *grids: Any) -> None:
     """Raise for what an estimate cannot do: be kept, refined or placed as it goes."""
-    if keep is not None or known is not None or any(isinstance(g, Adaptive) for g in grids):
+    if not isinstance(estimate, Subsample):
+        raise TypeError(
+            f"`estimate` is a `Subsample`; got {type(estimate).__name__}. Use "
+            "`Subsample(2000, seed=0)`, or leave it out to evaluate exactly."
+        )
+    came = {
+        "`keep`": keep is not None,
+        "`known`": known is not None,
+        "an adaptive grid": any(isinstance(grid, Adaptive) for grid in grids),
+    }
+    if any(came.values()):
         raise ValueError(
-            "An estimate is made at the points of a fixed grid, and is not kept; got `keep`, "
-            "`known` or an adaptive grid with it. Leave that out, or evaluate exactly."
+            "An estimate is made at the points of a fixed grid, and is neither kept nor refined; "
+            f"got {' and '.join(name for name, there in came.items() if there)} with it. Leave "
+            "that out, or evaluate exactly."
         )
 
 

@@ -28,7 +28,7 @@ from thalweg.objectives.terms import (
     target_of,
 )
 
-__all__ = ["criterion", "error_rate"]
+__all__ = ["criterion", "error_rate", "part_of_output"]
 
 # Names by which a function of (model, batch) gives itself away.
 _MODEL_NAMES = ("model", "module", "net", "network")
@@ -188,7 +188,12 @@ class _PlainFunction:
             return None
         cut = max(1, count // 3)
         parts = [
-            (n, float(self.function(_part(output, at, at + n), narrow(target, at, at + n))))
+            (
+                n,
+                float(
+                    self.function(part_of_output(output, at, at + n), narrow(target, at, at + n))
+                ),
+            )
             for at, n in ((0, cut), (cut, count - cut))
         ]
         mean = sum(n * value for n, value in parts) / count
@@ -297,7 +302,7 @@ def _as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
 
 
-def _part(output: Any, start: int, stop: int) -> Any:
+def part_of_output(output: Any, start: int, stop: int) -> Any:
     """Return the part of a model's output that belongs to some examples, as the same kind."""
     if isinstance(output, Tensor | tuple | list) or type(output) is dict:
         return narrow(output, start, stop)
