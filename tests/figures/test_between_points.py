@@ -77,6 +77,12 @@ def test_an_estimate_has_the_band_of_its_intervals():
     assert "(±0.45 at most) hold at all points at once with 90 % confidence" in figure.caption
 
 
+def test_the_answer_to_a_question_is_told():
+    sure = Estimate([[0.1, 0.2], [-0.1, 0.1]], 2.0, question="a barrier above 0.01", answer="no")
+    figure = figure_of(Profile(alpha=[0.0, 1.0], loss=[2.0, 1.0], estimate=sure))
+    assert figure.caption.endswith("with 95 % confidence. A barrier above 0.01: no.")
+
+
 def test_an_adaptive_surface_is_drawn_smoothly():
     x, y = np.array([0.0, 0.4, 0.7, 1.0]), np.array([-1.0, -0.2, 0.5, 1.0, 2.0])
     z = 1.0 + x**2 + (y[:, None] - 0.5) ** 2
