@@ -78,9 +78,9 @@ def test_an_estimate_has_the_band_of_its_intervals():
 
 
 def test_the_answer_to_a_question_is_told():
-    sure = Estimate([[0.1, 0.2], [-0.1, 0.1]], 2.0, question="a barrier above 0.01", answer="no")
+    sure = Estimate([[0.1, 0.2], [-0.1, 0.1]], 2.0, question="Is it 1?", answer="no")
     figure = figure_of(Profile(alpha=[0.0, 1.0], loss=[2.0, 1.0], estimate=sure))
-    assert figure.caption.endswith("with 95 % confidence. A barrier above 0.01: no.")
+    assert figure.caption.endswith("with 95 % confidence. Is it 1? No.")
 
 
 def test_an_adaptive_surface_is_drawn_smoothly():

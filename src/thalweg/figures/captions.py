@@ -130,7 +130,7 @@ def estimate_words(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
     nodes = f" and the exact cost at {len(estimate.nodes)} points" if len(estimate.nodes) else ""
-    asked = f" {sentence(f'{estimate.question}: {estimate.answer}')}" if estimate.question else ""
+    asked = f" {estimate.question} {sentence(estimate.answer)}" if estimate.question else ""
     return (
         f"Estimated from {_count(estimate.examples)} of {_count(estimate.of)} examples{nodes}; "
         f"the intervals (±{estimate.half_width.max():.2g} at most) hold at all points at once "
