@@ -312,8 +312,11 @@ def test_progress_is_reported_at_every_point():
     known = FUNCTIONS["chain-3"]
     seen = []
     tw.profile(known.objective, known.line, [0.25, 0.5], progress=lambda *step: seen.append(step))
-    assert [done for done, _, _ in seen] == [1, 2, 3, 4]
-    assert {(total, message) for _, total, message in seen} == {(4, "Line: cost at 4 points")}
+    assert [done for done, _, _ in seen] == [0, 1, 2, 3, 4]
+    told = {(total, message) for _, total, message in seen}
+    assert told == {(4, "Line: cost at 4 points, plain")}
+        (4, "Line: cost at 4 points, plain")
+    }
 
 
 def test_progress_of_a_surface():
@@ -322,7 +325,36 @@ def test_progress_of_a_surface():
     plane = tw.Plane.through(a, b, normal(3, seed=9))
     seen = []
     tw.surface(known.objective, plane, X, Y, progress=lambda *step: seen.append(step))
-    assert seen[-1] == (12, 12, "Plane: cost at 12 points")
+    assert seen[-1] == (12, 12, "Plane: cost at 12 points, plain")
+
+
+def test_long_groups_of_points_show_how_far_they_are():
+    """Batches outside, points inside: examples that are done count as parts of points."""
+    case = MODELS["recurrent"]
+    objective = case.objective()
+    line, seen = tw.Line(case.point(2), case.point(3)), []
+    show = lambda *step: seen.append(step)  # noqa: E731
+    tw.profile(objective, line, np.linspace(0, 1, 12), progress=show)
+    done = [step[0] for step in seen]
+    assert done[0] == 0
+    assert done[-1] == 12
+    assert done == sorted(done)
+    assert len(set(done)) == 13
+    assert {step[1:] for step in seen} == {(12, "Line: cost at 12 points, sequential")}
+
+
+def test_the_plan_of_points_that_are_placed_says_how_many_there_may_be():
+    case = MODELS["perceptron"]
+    objective = case.objective()
+    line = tw.Line(case.point(2), case.point(3))
+    plan = tw.plan(objective, line, tw.Adaptive(1e-2, points=7, limit=50))
+    assert (plan.points, plan.most) == (7, 50)
+    assert "points     7 at first, 50 at most" in str(plan)
+    assert "for the first 7 points" in str(plan)
+    plane = tw.Plane.through(case.point(2), case.point(3), case.point(4))
+    plan = tw.plan(objective, plane, tw.Adaptive(limit=30), tw.Adaptive(limit=40))
+    assert (plan.points, plan.most) == (81, 1200)
+    assert tw.plan(objective, line, tw.Uniform(0, 1, 7)).most == 0
 
 
 @pytest.mark.parametrize("progress", [None, False, True])
@@ -339,7 +371,7 @@ def test_a_bar_is_shown_on_a_terminal(capsys, monkeypatch):
     tw.profile(known.objective, known.line, [0.25, 0.5])
     out, err = capsys.readouterr()
     assert out == ""
-    assert "Line: cost at 4 points" in err
+    assert "Line: cost at 4 points, plain" in err
 
 
 # --- provenance -----------------------------------------------------------------------------

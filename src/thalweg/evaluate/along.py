@@ -1,10 +1,12 @@
 """Profiles and surfaces: the cost at the coordinates of a grid."""
 
+import math
 import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -240,7 +242,9 @@ def plan(
             )
         grid = Uniform(0.0, 1.0, 51) if x is None else x
         weights = section.weights(np.union1d(*_line_coordinates(section, grid)))
-    return planned(objective, choose(objective, section, section.anchors, weights), weights)
+    plan = planned(objective, choose(objective, section, section.anchors, weights), weights)
+    placed = [grid.limit for grid in (x, y) if isinstance(grid, Adaptive)]
+    return replace(plan, most=math.prod(placed)) if placed else plan
 
 
 def _line_coordinates(

@@ -69,7 +69,7 @@ class Plan:
 
     Attributes:
         strategy: Name of the strategy.
-        points: Points to evaluate.
+        points: Points to evaluate; those of the first grid where points are placed as needed.
         passes: Passes over the data, over all splits and Monte-Carlo samples, one a point.
         examples: Examples of one pass, over all splits.
         rows: Points that are evaluated together, and kept together when finished.
@@ -78,6 +78,7 @@ class Plan:
         reasons: Why this strategy, one sentence each.
         reads: How often streamed data is read anew for that, the most of all splits; 0 where
             all data stays in memory. What is looked at before the first point comes on top.
+        most: Most points, where they are placed as needed; 0 for a fixed grid.
     """
 
     strategy: str
@@ -89,13 +90,16 @@ class Plan:
     memory: int
     reasons: tuple[str, ...] = ()
     reads: int = 0
+    most: int = 0
 
     def __str__(self) -> str:
+        at_first = f" at first, {self.most} at most" if self.most else ""
+        for_these = f" for the first {self.points} points" if self.most else ""
         lines = [
             f"strategy   {self.strategy}",
-            f"points     {self.points}, {self.rows} together",
+            f"points     {self.points}{at_first}, {self.rows} together",
             f"passes     {self.passes} over {self.examples} examples",
-            f"time       about {_duration(self.seconds)}",
+            f"time       about {_duration(self.seconds)}{for_these}",
             f"memory     about {self.memory / 2**20:.0f} MiB beside model and data",
         ]
         if self.reads:

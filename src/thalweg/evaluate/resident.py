@@ -129,13 +129,14 @@ class Resident(ModelStrategy):
                 entry.clear()
             if self._entries:
                 self._fill_entries(block)
+            share = sum(map(examples_in, block)) / len(rows)
             for r, row in enumerate(rows):
                 self._write(row, statistics[r])
                 for index, batch in enumerate(block):
                     for entry in self._entries.values():
                         entry.select(index, row)
                     sums[r] += self.objective.forward_pass(batch, False)
-            self.tick(sum(map(examples_in, block)))
+                self.tick(share)
 
     def _blocks(self, batches: Any, streamed: bool) -> Iterator[list[Any]]:
         """Cut the data into pieces, and gather as many as the memory for a block allows."""

@@ -25,12 +25,12 @@ class Strategy(ABC):
         name: What it is called in plans and results.
         rows: How many points it likes to evaluate together.
         tick: Called in the middle of an evaluation with the number of examples that have just
-            been done at all of its points, so that long ones can show how far they are.
+            been done, as a mean over its points, so that long ones can show how far they are.
     """
 
     name: str
     rows: int = 1
-    tick: Callable[[int], None] = staticmethod(lambda examples: None)
+    tick: Callable[[float], None] = staticmethod(lambda examples: None)
 
     @abstractmethod
     def evaluate(self, weights: Array) -> list[Evaluation]:

@@ -67,23 +67,54 @@ def sweep(
         if kept is not None:
             stack.enter_context(kept)
         missing = _first_of_each([row for row in range(len(weights)) if row not in found], weights)
-        total, already = len(weights), len(weights) - len(missing)
-        title = f"{section.kind}: cost at {total} points"
         report = stack.enter_context(progress_bar(progress if ranks.rank == 0 else False))
+        title = f"{section.kind}: cost at {len(weights)} points, {strategy.name}"
+        shown = _Shown(report, title, len(weights), len(weights) - len(missing))
+        examples = _examples_of(objective)
 
         def evaluate(start: int, stop: int) -> list[Evaluation]:
             rows = weights[missing[start:stop]]
+            strategy.tick = lambda count: shown.passed((stop - start) * count / examples)
             values = strategy.evaluate(rows)
             if kept is not None:
                 kept.add(rows, values)
             return values
 
-        values = ranks.share(
-            len(missing), strategy.rows, evaluate, lambda done: report(already + done, total, title)
-        )
+        values = ranks.share(len(missing), strategy.rows, evaluate, shown.finished)
     found |= dict(zip(missing, values, strict=True))
     by_weights = {weights[row].tobytes(): value for row, value in found.items()}
     return [by_weights[row.tobytes()] for row in weights]
+
+
+class _Shown:
+    """How far a sweep is, in points: those finished, and those that are being passed over."""
+
+    def __init__(self, report: Progress, title: str, total: int, already: int) -> None:
+        self.report = report
+        self.title = title
+        self.total = total
+        self.already = already
+        self._finished = 0
+        self._passed = 0.0
+        self.finished(0)
+
+    def finished(self, points: int) -> None:
+        """Show that a number of points is finished."""
+        self._finished, self._passed = points, 0.0
+        self.report(self.already + points, self.total, self.title)
+
+    def passed(self, points: float) -> None:
+        """Show that some examples of a group of points are done, worth so many points."""
+        self._passed += points
+        so_far = min(self.total, self.already + self._finished + int(self._passed))
+        self.report(so_far, self.total, self.title)
+
+
+def _examples_of(objective: Objective) -> int:
+    """Return the number of examples of one pass, over all splits."""
+    if not isinstance(objective, ModelObjective):
+        return 1
+    return max(1, sum(split.examples for split in objective.splits))
 
 
 def _expect_weights(weights: Array, section: Section) -> Array:
