@@ -315,8 +315,6 @@ def test_progress_is_reported_at_every_point():
     assert [done for done, _, _ in seen] == [0, 1, 2, 3, 4]
     told = {(total, message) for _, total, message in seen}
     assert told == {(4, "Line: cost at 4 points, plain")}
-        (4, "Line: cost at 4 points, plain")
-    }
 
 
 def test_progress_of_a_surface():

@@ -1,5 +1,7 @@
 """Adaptive sections, against dense truth on problems that were not used to design them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,41 @@ class TestRefinement:
             np.testing.assert_array_equal(
                 second.metrics["error"][split], right.metrics["error"][split]
             )
+
+    def test_of_a_surface(self):
+        calls = []
+
+        def valley(t):
+            calls.append(t)
+            return (t[0] - 0.3) ** 2 + torch.exp(t[1] - 2 * t[0])
+
+        objective = tw.FunctionObjective(valley, size=2)
+        o, u, v = torch.tensor([0.2, 0.1]), torch.tensor([1.0, 0.3]), torch.tensor([0.1, 1.0])
+        plane = tw.Plane.through(o, u, v)
+        first = tw.surface(objective, plane, [0.0, 0.5, 1.0], [-1.0, 0.25], progress=False)
+        calls.clear()
+        finer = tw.surface(objective, plane, [0.0, 0.75], [0.25, 2.0], known=first, progress=False)
+        np.testing.assert_array_equal(finer.x, [0.0, 0.5, 0.75, 1.0])
+        np.testing.assert_array_equal(finer.y, [-1.0, 0.25, 2.0])
+        right = tw.surface(objective, plane, finer.x, finer.y, progress=False)
+        np.testing.assert_array_equal(finer.loss["train"], right.loss["train"])
+        calls.clear()
+        grid = tw.Adaptive(1e-2)
+        adaptive = tw.surface(objective, plane, grid, grid, known=first, progress=False)
+        assert {0.5, 1.0} <= set(adaptive.x)
+        assert {-1.0, 0.25} <= set(adaptive.y)
+        assert adaptive.interpolation.converged
+        evaluated = {tuple(t.tolist()) for t in calls}
+        assert len(evaluated) <= adaptive.loss["train"].size - first.loss["train"].size + 1
+
+    def test_of_an_estimate_is_refused(self):
+        case = MODELS["perceptron"]
+        objective = case.objective()
+        line = tw.Line(case.point(2), case.point(3))
+        first = tw.profile(objective, line, [0.0, 0.5], progress=False)
+        guessed = dataclasses.replace(first, estimate=tw.Estimate([[0.1, 0.1], [0.2, -0.1]], 2.0))
+        with pytest.raises(ValueError, match="it differs in being an estimate"):
+            tw.profile(objective, line, [0.1], known=guessed, progress=False)
 
     def test_of_another_cost_or_section_is_refused(self):
         case = MODELS["perceptron"]

@@ -60,6 +60,7 @@ def refined_table(
     x: Adaptive,
     y: Adaptive,
     evaluate: Callable[[Array, Array], Array],
+    known: tuple[Array, Array] | None = None,
     rounding: float = 0.0,
 ) -> tuple[Array, Array, Interpolation]:
     """Choose columns and rows of a table until the interpolant of the cost is good enough.
@@ -70,6 +71,8 @@ def refined_table(
         x: What is wanted along x.
         y: What is wanted along y; the smaller of the two tolerances holds.
         evaluate: Returns the cost on a table of coordinates, shape (rows, columns).
+        known: Columns and rows that are evaluated in any case, such as those of an earlier
+            result.
         rounding: Relative rounding error of the cost; nothing smaller is looked for.
 
     Returns:
@@ -77,6 +80,8 @@ def refined_table(
     """
     tolerance = min(x.tolerance, y.tolerance)
     axes = [x.coordinates(), y.coordinates()]
+    if known is not None:
+        axes = [np.union1d(own, others) for own, others in zip(axes, known, strict=True)]
     while True:
         sheet = fit_sheet(axes[0], axes[1], evaluate(axes[0], axes[1]))
         # What the two directions add to the error of a cell has no common sign.

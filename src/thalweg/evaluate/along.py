@@ -14,7 +14,7 @@ import torch
 
 from thalweg.evaluate.adaptive import refined_line, refined_table
 from thalweg.evaluate.planning import Plan, choose, planned
-from thalweg.evaluate.points import SectionPoints, made, rounding_error
+from thalweg.evaluate.points import SectionPoints, made, rounding_error, table_of
 from thalweg.evaluate.subsample import Subsample, estimated
 from thalweg.grids import Adaptive, Grid, Uniform, coordinates
 from thalweg.objectives.objective import Evaluation, Objective
@@ -127,6 +127,7 @@ def surface(
     *,
     progress: bool | Progress | None = None,
     keep: str | os.PathLike[str] | None = None,
+    known: Surface | None = None,
     estimate: Subsample | None = None,
 ) -> Surface:
     """Return the total cost on a plane, `loss[split][i, j]` at `x[j], y[i]`.
@@ -138,6 +139,8 @@ def surface(
         y: Second coordinates.
         progress: None for a progress bar on a terminal, False for none.
         keep: A folder where points are kept as they are finished, as for `profile`.
+        known: An earlier surface of the same cost on the same plane, to be refined: its columns
+            and rows are part of the result, and its points are not evaluated again.
         estimate: A `Subsample`, to estimate the cost, as for `profile`.
 
     Raises:
@@ -164,18 +167,23 @@ def surface(
     loss: dict[str, Array]
     metrics: dict[str, dict[str, Array]] = {}
     if estimate is not None:
-        _expect_estimable(estimate, keep, None, x, y)
+        _expect_estimable(estimate, keep, known, x, y)
         loss, sure = estimated(objective, plane, places, estimate, progress)
     else:
         points = SectionPoints(objective, plane, progress, keep)
+        if known is not None:
+            points.learn(known)
+            xs, ys = np.union1d(xs, known.x), np.union1d(ys, known.y)
+            places = table_of(xs, ys)
         if isinstance(x, Adaptive) and isinstance(y, Adaptive):
 
             def table(across: Array, up: Array) -> Array:
-                values = next(iter(_tables(points(_table(across, up)))[0].values()))
+                values = next(iter(_tables(points(table_of(across, up)))[0].values()))
                 return values.reshape(len(up), len(across))
 
-            xs, ys, interpolation = refined_table(x, y, table, _rounding(objective))
-            places = _table(xs, ys)
+            found = refined_table(x, y, table, (xs, ys), _rounding(objective))
+            xs, ys, interpolation = found
+            places = table_of(xs, ys)
         elif isinstance(x, Adaptive) or isinstance(y, Adaptive):
             raise ValueError(
                 "A surface is adaptive along both coordinates or along none; got one of each. "
@@ -260,13 +268,7 @@ def _plane_coordinates(
 ) -> tuple[Array, Array, Array]:
     """Return both coordinates, and the points of their table, shape (rows · columns, 2)."""
     xs, ys = coordinates(x), coordinates(y)
-    return xs, ys, _table(xs, ys)
-
-
-def _table(xs: Array, ys: Array) -> Array:
-    """Return the points of a table row by row, shape (rows · columns, 2)."""
-    across, up = np.meshgrid(xs, ys)
-    return np.stack([across.ravel(), up.ravel()], axis=-1)
+    return xs, ys, table_of(xs, ys)
 
 
 def _rounding(objective: Objective) -> float:

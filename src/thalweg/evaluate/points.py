@@ -5,16 +5,18 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from thalweg.anchors import distance
 from thalweg.environment import provenance
 from thalweg.evaluate.sweep import sweep
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress
-from thalweg.results import Array, Profile, Provenance
+from thalweg.results import Array, Profile, Provenance, Surface
 from thalweg.sections import Section
 
-__all__ = ["SectionPoints", "made", "rounding_error"]
+__all__ = ["SectionPoints", "made", "rounding_error", "table_of"]
 
 
 class SectionPoints:
@@ -45,8 +47,8 @@ class SectionPoints:
             self._rows |= {keys[i]: row for i, row in zip(missing, found, strict=True)}
         return [self._rows[key] for key in keys]
 
-    def learn(self, earlier: Profile) -> None:
-        """Take over the points of an earlier profile, after making sure that it is of this cost.
+    def learn(self, earlier: Profile | Surface) -> None:
+        """Take over the points of an earlier result, after making sure that it is of this cost.
 
         Raises:
             ValueError: If it is not.
@@ -59,23 +61,33 @@ class SectionPoints:
         differing += ["data"] if splits != theirs else []
         if _plain(own.section) != _plain(earlier.provenance.section):
             differing.append("section")
+        differing += ["being an estimate"] if earlier.estimate is not None else []
         if differing:
             raise ValueError(
-                "`known` must be a profile of the same cost along the same section; it differs in "
+                "`known` must be a result for the same cost on the same section; it differs in "
                 f"{', '.join(differing)}. Leave it out to evaluate all points."
             )
-        for i, alpha in enumerate(earlier.alpha):
-            self._rows[alpha.tobytes()] = Evaluation(
-                {split: float(values[i]) for split, values in earlier.loss.items()},
-                {
-                    metric: {split: float(values[i]) for split, values in table.items()}
-                    for metric, table in earlier.metrics.items()
-                },
-                {
-                    split: tuple(float(v) for v in drawn[:, i])
-                    for split, drawn in earlier.samples.items()
-                },
+        if isinstance(earlier, Profile):
+            places, samples = earlier.alpha, earlier.samples
+        else:
+            places, samples = table_of(earlier.x, earlier.y), {}
+        loss = {split: values.ravel() for split, values in earlier.loss.items()}
+        metrics = {
+            metric: {split: values.ravel() for split, values in table.items()}
+            for metric, table in earlier.metrics.items()
+        }
+        for i, place in enumerate(places):
+            self._rows[place.tobytes()] = Evaluation(
+                {split: float(values[i]) for split, values in loss.items()},
+                {m: {s: float(v[i]) for s, v in table.items()} for m, table in metrics.items()},
+                {s: tuple(float(v) for v in drawn[:, i]) for s, drawn in samples.items()},
             )
+
+
+def table_of(x: Array, y: Array) -> Array:
+    """Return the points of a table row by row, shape (rows · columns, 2)."""
+    across, up = np.meshgrid(x, y)
+    return np.stack([across.ravel(), up.ravel()], axis=-1)
 
 
 def _plain(facts: Any) -> str:
