@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import thalweg as tw
 from thalweg.problems import data as data_sets
@@ -34,6 +35,7 @@ class Workload:
     points: int  # along each coordinate
     data_name: str
     batch_norm: str | None = None
+    tolerance: float = 1e-3  # of an adaptive grid
 
     def objective(self, **options) -> tw.ModelObjective:
         return tw.ModelObjective(
@@ -50,10 +52,28 @@ class Workload:
     def weights(self) -> np.ndarray:
         """Return one row a point: a line's from end to end, a plane's row by row."""
         alpha = self.coordinates()
-        if len(self.ends) == 2:
-            return np.stack([1 - alpha, alpha], axis=-1)
-        x, y = (c.ravel() for c in np.meshgrid(alpha, alpha))
-        return np.stack([1 - x - y, x, y], axis=-1)
+        return self.weights_at(alpha) if len(self.ends) == 2 else self.weights_at(alpha, alpha)
+
+    def weights_at(self, x, y=None) -> np.ndarray:
+        """Return the weights of the ends on other coordinates, in the same order."""
+        if y is None:
+            return np.stack([1 - x, x], axis=-1)
+        across, up = (c.ravel() for c in np.meshgrid(x, y))
+        return np.stack([1 - across - up, across, up], axis=-1)
+
+    def operations(self) -> tuple[int, int]:
+        """Return the operations of the matrix products of one example: all, and the first layer's.
+
+        A multiplication and an addition count as two. The first layer is the one that meets the
+        data, whose products can be shared among the points.
+        """
+        model, example = self.build().eval(), self.data[0][:1]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(example)
+        first = next(model.children())
+        with FlopCounterMode(display=False) as entry, torch.no_grad():
+            first(example)
+        return counter.get_total_flops(), entry.get_total_flops()
 
 
 def perceptron(*widths):
@@ -198,7 +218,8 @@ def mnist_plane(small, examples=10_000):
     first, second = trained(f"plane{widths}", build, data, (0, 1), 60 if small else 600, 0.05)
     ends = (first[0], first[1], second[1])
     title = f"plane, MLP {'-'.join(map(str, widths))}, {len(data[0])} examples"
-    return Workload("mnist-plane", title, build, data, ends, 7 if small else 51, name)
+    points = 7 if small else 51
+    return Workload("mnist-plane", title, build, data, ends, points, name, tolerance=1e-2)
 
 
 def residual_line(small):
