@@ -1,6 +1,8 @@
 """One table and one figure of what `run.py` and the other measurements have written.
 
-    python benchmarks/table.py [--results benchmarks/results] [--image docs/images/benchmarks.png]
+    python benchmarks/table.py [--scale full|smoke]
+
+The full scale is drawn in `docs/images/benchmarks.png`, the smoke scale beside its results.
 
 Every ratio is a median over the rounds of ratios within a round, with the smallest and largest.
 """
@@ -243,7 +245,7 @@ def draw(results, place):
     for result, each in groups:
         gpu = result["conditions"].get("gpu")
         title = result["title"] + (f", on {gpu}" if gpu else "")
-        axes.text(1.0, y, title, weight="bold", size=9, va="center", ha="left")
+        axes.text(1.03, y, title, weight="bold", size=9, va="center", ha="left")
         for name, value, kind in each:
             y += 1
             axes.barh(y, value.middle - 1, left=1, height=0.78, color=COLOURS[kind])
@@ -277,16 +279,21 @@ def across(axes):
 def main():
     """Write the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--image", type=Path, default=HERE.parent / "docs/images/benchmarks.png")
+    parser.add_argument("--scale", choices=["smoke", "full"], default="full")
+    parser.add_argument("--results", type=Path, help="a folder of results")
+    parser.add_argument("--image", type=Path, help="where to draw")
     options = parser.parse_args()
-    results, measured = read(options.results)
-    place = options.results / "README.md"
+    full = options.scale == "full"
+    folder = options.results or HERE / "results" / ("" if full else "smoke")
+    images = HERE.parent / "docs" / "images" if full else folder
+    image = options.image or images / "benchmarks.png"
+    results, measured = read(folder)
+    place = folder / "README.md"
     place.write_text(page(results, measured))
     print(place)
     if results:
-        draw(results, options.image)
-        print(options.image)
+        draw(results, image)
+        print(image)
 
 
 if __name__ == "__main__":

@@ -134,26 +134,30 @@ def trained(name, build, data, seeds, steps, rate, batch=128):
     place = Path(tempfile.gettempdir()) / f"thalweg-bench-{digest}.pt"
     if place.exists():
         return torch.load(place, weights_only=True)
-    pairs = []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        model = build()
-        start = {key: value.clone() for key, value in model.state_dict().items()}
-        optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
-        model.train()
-        for _ in range(steps):
-            index = torch.randint(len(data[0]), (batch,))
-            loss = nn.functional.cross_entropy(model(data[0][index]), data[1][index])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-        end = {key: value.clone() for key, value in model.state_dict().items()}
-        # Statistics of normalisation stay those of the end, for every way of evaluating.
-        start |= {key: end[key] for key in end if "running" in key or "tracked" in key}
-        pairs.append((start, end))
+    with torch.random.fork_rng(devices=[]):
+        pairs = [trained_once(build, data, seed, steps, rate, batch) for seed in seeds]
     torch.save(pairs, place)
     return pairs
+
+
+def trained_once(build, data, seed, steps, rate, batch):
+    """Return a start and a solution."""
+    torch.manual_seed(seed)
+    model = build()
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    model.train()
+    for _ in range(steps):
+        index = torch.randint(len(data[0]), (batch,))
+        loss = nn.functional.cross_entropy(model(data[0][index]), data[1][index])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    end = {key: value.clone() for key, value in model.state_dict().items()}
+    # Statistics of normalisation stay those of the end, for every way of evaluating.
+    start |= {key: end[key] for key in end if "running" in key or "tracked" in key}
+    return start, end
 
 
 def digits_of_mnist(count):
@@ -224,8 +228,9 @@ def mnist_plane(small, examples=10_000):
 
 def residual_line(small):
     """Return a line of a residual network, with the statistics of its solution."""
-    data, name = images(100 if small else 10_000)
-    (pair,) = trained("resnet", residual_network, data, (0,), 2 if small else 60, 0.05)
+    data, name = images(40 if small else 10_000)
+    steps, batch = (2, 16) if small else (60, 128)
+    (pair,) = trained("resnet", residual_network, data, (0,), steps, 0.05, batch)
 
     def build():
         model = residual_network()
