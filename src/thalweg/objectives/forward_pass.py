@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from thalweg.objectives.terms import Criterion, split_batch
 
-__all__ = ["ForwardPass", "differentiated", "private_copy"]
+__all__ = ["ForwardPass", "private_copy"]
 
 
 class ForwardPass(nn.Module):
@@ -37,23 +37,6 @@ class ForwardPass(nn.Module):
         named = {f"model.{name}": tensor for name, tensor in tensors.items()}
         result: Tensor = functional_call(self, named, (batch, loss_only))
         return result
-
-
-def differentiated(value: Tensor, leaves: list[Tensor], vector: Tensor | None) -> Tensor:
-    """Return the flat gradient of a scalar, or its Hessian times a vector, in float64."""
-    if not value.requires_grad:  # nothing that moves was used
-        return torch.zeros(sum(leaf.numel() for leaf in leaves), dtype=torch.float64).to(value)
-    gradients = torch.autograd.grad(
-        value, leaves, create_graph=vector is not None, allow_unused=True, materialize_grads=True
-    )
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    if vector is None:
-        return flat.double()
-    slope = flat @ vector
-    if not slope.requires_grad:  # linear in everything: no curvature
-        return torch.zeros_like(flat, dtype=torch.float64)
-    products = torch.autograd.grad(slope, leaves, allow_unused=True, materialize_grads=True)
-    return torch.cat([product.reshape(-1) for product in products]).double()
 
 
 def private_copy(

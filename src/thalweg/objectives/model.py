@@ -9,7 +9,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from thalweg.anchors import Anchor, part_of, write_combination
 from thalweg.environment import usable_device
@@ -30,12 +29,13 @@ from thalweg.objectives.batch_norm import (
 )
 from thalweg.objectives.batches import Split, examples_in, narrow, read_splits
 from thalweg.objectives.criteria import criterion
+from thalweg.objectives.derivatives import derivative
 from thalweg.objectives.dropout import MonteCarlo, dropout_policy
-from thalweg.objectives.forward_pass import ForwardPass, differentiated, private_copy
+from thalweg.objectives.forward_pass import ForwardPass, private_copy
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
 from thalweg.objectives.random_state import preserved_random_state
 from thalweg.objectives.sharding import local_rows, sharded, whole
-from thalweg.objectives.terms import split_batch
+from thalweg.objectives.terms import reject_no_terms, split_batch
 from thalweg.space import ParameterSpace, plain_module, remembered_buffers
 
 __all__ = ["ModelObjective"]
@@ -218,7 +218,7 @@ class ModelObjective(Objective):
         Raises:
             ValueError: Under `batch_norm="recalibrate"`, where the statistics depend on θ.
         """
-        return self._derivative(theta, None)
+        return derivative(self, theta, None)
 
     def hvp(self, theta: Tensor | ArrayLike, vector: Tensor | ArrayLike) -> Tensor:
         """Return H(θ) v over the whole first split, shape (P,), by double backward.
@@ -226,7 +226,7 @@ class ModelObjective(Objective):
         Raises:
             ValueError: Under `batch_norm="recalibrate"`, where the statistics depend on θ.
         """
-        return self._derivative(theta, self.point(vector, "vector"))
+        return derivative(self, theta, self.point(vector, "vector"))
 
     def check(self, theta: Tensor) -> None:
         """Raise unless the same batches give the same loss twice, and in two sizes.
@@ -428,7 +428,7 @@ class ModelObjective(Objective):
         """Return the mean of the loss and of every metric over one split."""
         sums = sums.cpu()
         for name, row in zip(("loss", *self.metrics), sums, strict=True):
-            _reject_no_terms(name, split.name, float(row[1]))
+            reject_no_terms(name, split.name, float(row[1]))
         self._terms[split.name] = float(sums[0, 1])
         return [float(row[0] / row[1]) for row in sums]
 
@@ -449,17 +449,14 @@ class ModelObjective(Objective):
                 for place, sample in enumerate(samples):
                     totals[place] += self.call(tensors, batch, sample, split_index, index)
             return list(totals)
-        for start, some in self.sharding.rounds(batches):
-            own = min(self.sharding.rank, len(some) - 1)
-            table = totals.new_zeros(len(some), *shape)
-            for place, sample in enumerate(samples):
-                number = first_index + start + own
-                found = self.call(tensors, some[own], sample, split_index, number)
-                if own == self.sharding.rank:
-                    table[own, place] = found
-            # Added up in the order of the batches, so that the bits are those of one process.
-            for row in self.sharding.gathered(table):
-                totals += row
+        self.sharding.share(
+            batches,
+            totals,
+            lambda number, batch: [
+                self.call(tensors, batch, sample, split_index, first_index + number)
+                for sample in samples
+            ],
+        )
         return list(totals)
 
     def call(
@@ -499,36 +496,6 @@ class ModelObjective(Objective):
             )
         return value.double().reshape(())
 
-    def _derivative(self, theta: Tensor | ArrayLike, vector: Tensor | None) -> Tensor:
-        """Return the gradient, or its derivative along a vector."""
-        if self.sharding is not None:
-            raise ValueError(
-                "Derivatives need all parameters in one place; those of this model are sharded "
-                "over ranks. Leave `shard` out."
-            )
-        if self.batch_norm == "recalibrate":
-            raise ValueError(
-                "Derivatives need statistics that do not depend on θ; batch_norm='recalibrate' "
-                "recomputes them at every point. Use batch_norm='stored' or 'batch'."
-            )
-        with self.passive(grad=True), sdpa_kernel(SDPBackend.MATH):
-            tensors = self.tensors_at(theta, None)
-            leaves = [tensors[name].detach().requires_grad_() for name in self.space.names]
-            tensors |= dict(zip(self.space.names, leaves, strict=True))
-            total = torch.zeros(self.space.size, dtype=torch.float64, device=self.device)
-            count = torch.zeros((), dtype=torch.float64, device=self.device)
-            self.set_mode()
-            for index, batch in enumerate(self.splits[0].batches):
-                for sample in self.samples:
-                    pair = self.call(tensors, batch, sample, 0, index, loss_only=True)[0]
-                    total += differentiated(pair[0], leaves, vector)
-                    count += pair[1].detach()
-            _reject_no_terms("loss", self.splits[0].name, float(count))
-            total /= count
-            if self.penalty is not None:
-                total += differentiated(self.penalty_at(tensors), leaves, vector)
-        return total.to(self.dtype)
-
 
 def _reject_odd_settings(metrics: Any, dtype: Any) -> None:
     """Raise for metrics without names and for a type that is none of torch's."""
@@ -540,15 +507,6 @@ def _reject_odd_settings(metrics: Any, dtype: Any) -> None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(
             f"`dtype` is a floating-point type of torch; got {dtype!r}. Use torch.float64."
-        )
-
-
-def _reject_no_terms(name: str, split: str, count: float) -> None:
-    """Raise for a mean over nothing."""
-    if count <= 0:
-        raise ValueError(
-            f"A mean needs one term at least; {name!r} counts none on split {split!r}. Check "
-            "`ignore_index` and the weights of the loss."
         )
 
 

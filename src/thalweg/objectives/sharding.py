@@ -8,7 +8,7 @@ all ranks must gather at the same time, and it does not count.
 
 import copy
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -44,17 +44,33 @@ class Sharding:
         """Rank, number of ranks and their group."""
         return self.rank, self.size, self.group
 
-    def rounds(self, batches: Iterable[Any]) -> Iterator[tuple[int, list[Any]]]:
-        """Iterate over as many batches at a time as there are ranks, with the first's number."""
-        at, source = 0, iter(batches)
-        while batch := list(islice(source, self.size)):
-            yield at, batch
-            at += len(batch)
+    def share(
+        self,
+        batches: Iterable[Any],
+        totals: Tensor,
+        measure: Callable[[int, Any], Sequence[Tensor]],
+    ) -> None:
+        """Add up what a measure says to each batch, every rank taking its share of them.
 
-    def gathered(self, table: Tensor) -> Tensor:
-        """Return the sum over the ranks of tables of which each entry is filled in by one rank."""
-        dist.all_reduce(table, group=self.group)
-        return table
+        Args:
+            batches: The batches, the same on all ranks.
+            totals: What is added to, on all ranks.
+            measure: Says something to a batch, given its number: one tensor an entry of the
+                first axis of `totals`.
+        """
+        first, source = 0, iter(batches)
+        while some := list(islice(source, self.size)):
+            own = min(self.rank, len(some) - 1)
+            table = totals.new_zeros(len(some), *totals.shape)
+            found = torch.stack(list(measure(first + own, some[own])))
+            if own == self.rank:
+                table[own] = found
+            # Each entry comes from one rank, and they are added up in the order of the batches:
+            # the bits are those of one process.
+            dist.all_reduce(table, group=self.group)
+            for row in table:
+                totals += row
+            first += len(some)
 
 
 def sharded(model: nn.Module, device: torch.device) -> Sharding:

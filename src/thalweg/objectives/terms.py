@@ -12,6 +12,7 @@ __all__ = [
     "SumAndCount",
     "count_of",
     "prediction",
+    "reject_no_terms",
     "split_batch",
     "target_of",
 ]
@@ -90,3 +91,12 @@ def prediction(output: Any) -> Tensor:
 def count_of(count: int, like: Tensor) -> Tensor:
     """Return a count as a float64 scalar on the device of a tensor."""
     return torch.tensor(float(count), dtype=torch.float64, device=like.device)
+
+
+def reject_no_terms(name: str, split: str, count: float) -> None:
+    """Raise for a mean over nothing."""
+    if count <= 0:
+        raise ValueError(
+            f"A mean needs one term at least; {name!r} counts none on split {split!r}. Check "
+            "`ignore_index` and the weights of the loss."
+        )
