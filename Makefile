@@ -4,6 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 JOBS   ?= 2
+# For `make bench`: SCALE=smoke takes a minute; PEERS=1 runs other packages beside.
+SCALE  ?= full
+PEERS  ?=
+PEERS_VENV := .venv-peers
 
 # One thread per test worker: several workers with several threads each are slower, not faster.
 TEST_ENV := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MPLBACKEND=Agg
@@ -14,7 +18,7 @@ help:
 	@echo "make demo    train on real digits, look at the cost; figures, a report and a summary"
 	@echo "make test    the whole test suite, with coverage"
 	@echo "make check   linter, formatter and type checker"
-	@echo "make bench   speed, as ratios against the usual loop"
+	@echo "make bench   speed, as ratios against the usual loop (SCALE=smoke, PEERS=1)"
 	@echo "make docs    the documentation, warnings are errors"
 
 # Two sizes of environment: what the demo needs, and what developers need on top.
@@ -41,12 +45,23 @@ format: $(VENV)/.ready-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.ready-all
-	@$(BIN)/python benchmarks/run.py
+# Other packages run in an environment of their own; without --no-deps they would pull gigabytes.
+$(PEERS_VENV)/.ready:
+	@test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	  -c constraints.txt torch==2.13.0 numpy
+	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+	  loss-landscapes==3.0.6 loss-landscape-3d==0.1.3
+	@touch $@
+
+bench: $(VENV)/.ready-all $(if $(PEERS),$(PEERS_VENV)/.ready)
+	@$(BIN)/python benchmarks/run.py --scale $(SCALE) \
+	  $(if $(PEERS),--peers $(PEERS_VENV)/bin/python)
+	@$(BIN)/python benchmarks/table.py --scale $(SCALE)
 
 docs: $(VENV)/.ready-dev $(VENV)/.ready-docs
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 clean:
-	rm -rf $(VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS_VENV) docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import thalweg as tw
 from thalweg.problems import data as data_sets
@@ -34,6 +35,7 @@ class Workload:
     points: int  # along each coordinate
     data_name: str
     batch_norm: str | None = None
+    tolerance: float = 1e-3  # of an adaptive grid
 
     def objective(self, **options) -> tw.ModelObjective:
         return tw.ModelObjective(
@@ -50,10 +52,28 @@ class Workload:
     def weights(self) -> np.ndarray:
         """Return one row a point: a line's from end to end, a plane's row by row."""
         alpha = self.coordinates()
-        if len(self.ends) == 2:
-            return np.stack([1 - alpha, alpha], axis=-1)
-        x, y = (c.ravel() for c in np.meshgrid(alpha, alpha))
-        return np.stack([1 - x - y, x, y], axis=-1)
+        return self.weights_at(alpha) if len(self.ends) == 2 else self.weights_at(alpha, alpha)
+
+    def weights_at(self, x, y=None) -> np.ndarray:
+        """Return the weights of the ends on other coordinates, in the same order."""
+        if y is None:
+            return np.stack([1 - x, x], axis=-1)
+        across, up = (c.ravel() for c in np.meshgrid(x, y))
+        return np.stack([1 - across - up, across, up], axis=-1)
+
+    def operations(self) -> tuple[int, int]:
+        """Return the operations of the matrix products of one example: all, and the first layer's.
+
+        A multiplication and an addition count as two. The first layer is the one that meets the
+        data, whose products can be shared among the points.
+        """
+        model, example = self.build().eval(), self.data[0][:1]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(example)
+        first = next(model.children())
+        with FlopCounterMode(display=False) as entry, torch.no_grad():
+            first(example)
+        return counter.get_total_flops(), entry.get_total_flops()
 
 
 def perceptron(*widths):
@@ -114,26 +134,30 @@ def trained(name, build, data, seeds, steps, rate, batch=128):
     place = Path(tempfile.gettempdir()) / f"thalweg-bench-{digest}.pt"
     if place.exists():
         return torch.load(place, weights_only=True)
-    pairs = []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        model = build()
-        start = {key: value.clone() for key, value in model.state_dict().items()}
-        optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
-        model.train()
-        for _ in range(steps):
-            index = torch.randint(len(data[0]), (batch,))
-            loss = nn.functional.cross_entropy(model(data[0][index]), data[1][index])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-        end = {key: value.clone() for key, value in model.state_dict().items()}
-        # Statistics of normalisation stay those of the end, for every way of evaluating.
-        start |= {key: end[key] for key in end if "running" in key or "tracked" in key}
-        pairs.append((start, end))
+    with torch.random.fork_rng(devices=[]):
+        pairs = [trained_once(build, data, seed, steps, rate, batch) for seed in seeds]
     torch.save(pairs, place)
     return pairs
+
+
+def trained_once(build, data, seed, steps, rate, batch):
+    """Return a start and a solution."""
+    torch.manual_seed(seed)
+    model = build()
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=0.9)
+    model.train()
+    for _ in range(steps):
+        index = torch.randint(len(data[0]), (batch,))
+        loss = nn.functional.cross_entropy(model(data[0][index]), data[1][index])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+    end = {key: value.clone() for key, value in model.state_dict().items()}
+    # Statistics of normalisation stay those of the end, for every way of evaluating.
+    start |= {key: end[key] for key in end if "running" in key or "tracked" in key}
+    return start, end
 
 
 def digits_of_mnist(count):
@@ -198,13 +222,15 @@ def mnist_plane(small, examples=10_000):
     first, second = trained(f"plane{widths}", build, data, (0, 1), 60 if small else 600, 0.05)
     ends = (first[0], first[1], second[1])
     title = f"plane, MLP {'-'.join(map(str, widths))}, {len(data[0])} examples"
-    return Workload("mnist-plane", title, build, data, ends, 7 if small else 51, name)
+    points = 7 if small else 51
+    return Workload("mnist-plane", title, build, data, ends, points, name, tolerance=1e-2)
 
 
 def residual_line(small):
     """Return a line of a residual network, with the statistics of its solution."""
-    data, name = images(100 if small else 10_000)
-    (pair,) = trained("resnet", residual_network, data, (0,), 2 if small else 60, 0.05)
+    data, name = images(40 if small else 10_000)
+    steps, batch = (2, 16) if small else (60, 128)
+    (pair,) = trained("resnet", residual_network, data, (0,), steps, 0.05, batch)
 
     def build():
         model = residual_network()
