@@ -186,18 +186,17 @@ def main():
         if (not options.only or each.name in options.only)
         and (not options.kind or each.kind == options.kind)
     ]
-    lines = []
-    for number, each in enumerate(chosen, start=1):
-        print(f"{number}/{len(chosen)} {each.name}", file=sys.stderr, flush=True)
-        lines.append(measured(each))
     results = {
         "tolerances": [f"{tolerance:g}" for tolerance in TOLERANCES],
-        "lines": lines,
+        "lines": [],
         "conditions": conditions(),
     }
     options.output.mkdir(parents=True, exist_ok=True)
     place = options.output / "points_needed.json"
-    place.write_text(json.dumps(results, indent=1) + "\n")
+    for number, each in enumerate(chosen, start=1):
+        print(f"{number}/{len(chosen)} {each.name}", file=sys.stderr, flush=True)
+        results["lines"].append(measured(each))
+        place.write_text(json.dumps(results, indent=1) + "\n")
     print("\n".join(points_table(results)))
 
 

@@ -165,6 +165,10 @@ def conditions(results):
     return told
 
 
+WRITTEN = """\
+Written by `make bench` from what `run.py`, `points_needed.py` and `instructions.py` in
+`benchmarks/` have measured; do not edit."""
+
 NOTES = """\
 Ratios are medians over the rounds, each of which evaluates the workload by every contestant in
 turn; in brackets the smallest and the largest. The usual loop sets parameters with
@@ -178,7 +182,7 @@ shared among points are counted once."""
 
 def page(results, measured):
     """Return the whole page as Markdown."""
-    lines = ["# Benchmarks", "", "Written by `make bench`; do not edit.", ""]
+    lines = ["# Benchmarks", "", WRITTEN, ""]
     if results:
         rows = [row(result, who) for result in results for who in WAYS if has(result, who)]
         lines += [*markdown(HEADINGS, rows), "", NOTES, ""]
