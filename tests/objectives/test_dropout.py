@@ -182,8 +182,8 @@ def test_dropout_leaves_batch_norm_and_recalibration_alone(classification):
     theta = objective.space.flatten(seeded(build, 2))
     samples = np.array(objective.evaluate(theta).samples["train"])
     assert len(set(samples)) == 4
-    assert objective._recalibrated(objective.space.unflatten(theta))["2.running_var"].tolist() == (
-        exact._recalibrated(exact.space.unflatten(theta))["2.running_var"].tolist()
+    assert objective.recalibrated(objective.space.unflatten(theta))["2.running_var"].tolist() == (
+        exact.recalibrated(exact.space.unflatten(theta))["2.running_var"].tolist()
     )
 
 

@@ -25,11 +25,13 @@ class SectionPoints:
         section: Section,
         progress: bool | Progress | None,
         keep: str | os.PathLike[str] | None,
+        slope: bool = False,
     ) -> None:
         self.objective = objective
         self.section = section
         self.progress = progress
         self.keep = keep
+        self.slope = slope
         self._rows: dict[bytes, Evaluation] = {}
 
     def __call__(self, places: Array) -> list[Evaluation]:
@@ -38,14 +40,22 @@ class SectionPoints:
         missing = [i for i, key in enumerate(keys) if key not in self._rows]
         if missing:
             weights = self.section.weights(places[missing])
+            slopes = self.section.slopes(places[missing]) if self.slope else None
             found = sweep(
-                self.objective, self.section, weights, progress=self.progress, keep=self.keep
+                self.objective,
+                self.section,
+                weights,
+                slopes,
+                progress=self.progress,
+                keep=self.keep,
             )
             self._rows |= {keys[i]: row for i, row in zip(missing, found, strict=True)}
         return [self._rows[key] for key in keys]
 
     def learn(self, earlier: Profile) -> None:
         """Take over the points of an earlier profile, after making sure that it is of this cost.
+
+        Where slopes are wanted and it has none, its points are evaluated again.
 
         Raises:
             ValueError: If it is not.
@@ -63,6 +73,8 @@ class SectionPoints:
                 "`known` must be a profile of the same cost along the same section; it differs in "
                 f"{', '.join(differing)}. Leave it out to evaluate all points."
             )
+        if self.slope and not earlier.slope:
+            return
         for i, alpha in enumerate(earlier.alpha):
             self._rows[alpha.tobytes()] = Evaluation(
                 {split: float(values[i]) for split, values in earlier.loss.items()},
@@ -74,6 +86,7 @@ class SectionPoints:
                     split: tuple(float(v) for v in drawn[:, i])
                     for split, drawn in earlier.samples.items()
                 },
+                {split: float(values[i]) for split, values in earlier.slope.items()},
             )
 
 
@@ -82,8 +95,10 @@ def _plain(facts: Any) -> str:
     return json.dumps(facts, sort_keys=True, default=dict)
 
 
-def made(objective: Objective, section: Section, seconds: float) -> Provenance:
-    """Return what made a result."""
+def made(
+    objective: Objective, section: Section, seconds: float, slope: str | None = None
+) -> Provenance:
+    """Return what made a result; `slope` is the mode of differentiation, where there was one."""
     first = section.anchors[0].double()
     where = {
         "kind": section.kind,
@@ -95,5 +110,7 @@ def made(objective: Objective, section: Section, seconds: float) -> Provenance:
         ],
         **section.details,
     }
-    facts = objective.describe()
+    facts = {**objective.describe()}
+    if slope is not None:
+        facts["slope"] = f"{slope} mode"
     return provenance(objective.device, objective.dtype, seconds, objective=facts, section=where)

@@ -28,6 +28,7 @@ from thalweg.objectives.batches import Split, examples_in
 __all__ = [
     "BatchNormPolicy",
     "batch_norm_policy",
+    "combined",
     "interpolated",
     "normalisation_layers",
     "population_statistics",
@@ -92,10 +93,25 @@ def interpolated(
     Raises:
         ValueError: If an anchor came without statistics.
     """
+    statistics = combined(layers, anchors, weights, device, dtype)
+    for name in layers:
+        key = _key(name, "running_var")
+        statistics[key] = torch.where(statistics[key] < 0, torch.nan, statistics[key])
+    return statistics
+
+
+def combined(
+    layers: Mapping[str, _BatchNorm],
+    anchors: Sequence[Mapping[str, Tensor] | None],
+    weights: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Statistics:
+    """Return Σ_j w_j s_j of the stored statistics, whatever comes out: also of derivatives."""
     statistics: Statistics = {}
     for name in layers:
         for part in ("running_mean", "running_var"):
-            key = f"{name}.{part}" if name else part
+            key = _key(name, part)
             total: Tensor | None = None
             for buffers, weight in zip(anchors, weights, strict=True):
                 if weight == 0 or (buffers is not None and not buffers):
@@ -111,10 +127,9 @@ def interpolated(
                 if weight != 1:
                     term = term * weight
                 total = term if total is None else total + term
-            assert total is not None
-            if part == "running_var":
-                total = torch.where(total < 0, torch.nan, total)
-            statistics[key] = total
+            statistics[key] = (
+                torch.zeros_like(getattr(layers[name], part)) if total is None else total
+            )
     return statistics
 
 
@@ -240,7 +255,7 @@ class _Collector:
         alone = len(batches) == 1
 
         def see(name: str, values: Tensor) -> None:
-            moments = _Moments.of(values.detach())
+            moments = _Moments.of(values)  # with tangents, where the pass carries any
             found[name] = found[name] + moments if name in found else moments
             if alone:
                 self._use(name, found[name], statistics)
@@ -279,8 +294,9 @@ class _Collector:
     @staticmethod
     def _use(name: str, moments: _Moments, statistics: Statistics) -> None:
         """Write moments into the buffers that the running pass reads."""
-        statistics[_key(name, "running_mean")].copy_(moments.mean)
-        statistics[_key(name, "running_var")].copy_(moments.variance)
+        for part, found in (("running_mean", moments.mean), ("running_var", moments.variance)):
+            buffer = statistics[_key(name, part)]
+            buffer.copy_(found.to(buffer))  # `copy_` alone would leave tangents in float64
 
 
 def _key(name: str, part: str) -> str:

@@ -278,7 +278,7 @@ class ModelObjective(Objective):
         # A copy, because layers may write to their weights (an Embedding with `max_norm` does).
         tensors = self.space.unflatten(self.point(theta).clone())
         if self.batch_norm == "recalibrate":
-            tensors |= self._recalibrated(tensors)
+            tensors |= self.recalibrated(tensors)
         elif self.batch_norm == "interpolate":
             if anchor_buffers is None:
                 remembered = remembered_buffers(theta) if isinstance(theta, Tensor) else None
@@ -295,8 +295,13 @@ class ModelObjective(Objective):
             }
         return tensors
 
-    def _recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return population statistics of the first split, with dropout off."""
+    def recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return population statistics of the first split, with dropout off.
+
+        Args:
+            parameters: The named parameters at a point; where they carry tangents, so do the
+                statistics.
+        """
         model = self.forward_pass.model
 
         def forward(batch: Any, statistics: dict[str, Tensor]) -> None:
