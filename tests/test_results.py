@@ -218,6 +218,25 @@ def test_profile_to_xarray():
     )
 
 
+def test_slopes_to_xarray():
+    profile = Profile(
+        alpha=[0.0, 1.0], loss={"train": [2.0, 1.0], "valid": [3.0, 3.0]}, slope={"train": [-1, -2]}
+    )
+    assert not profile.slope["train"].flags.writeable
+    dataset = profile.to_xarray()
+    assert dataset.slope.dims == ("split", "alpha")
+    assert dataset.slope.sel(split="train").values.tolist() == [-1.0, -2.0]
+    assert np.isnan(dataset.slope.sel(split="valid")).all()
+    assert "slope" not in make_profile().to_xarray()
+
+
+def test_slopes_fit_the_coordinates_and_are_made_use_of():
+    with pytest.raises(ValueError, match=r"`slope\['train'\]` must have shape"):
+        Profile(alpha=[0.0, 1.0], loss=[2.0, 1.0], slope={"train": [1.0]})
+    cubic = Profile(alpha=[0.0, 2.0], loss=[-1.0, 7.0], slope={"train": [0.0, 12.0]})
+    np.testing.assert_allclose(cubic.interpolate([0.5, 1.0]), [-0.875, 0.0], atol=1e-14)
+
+
 def test_surface_and_history_to_xarray():
     surface = make_surface().to_xarray()
     assert surface.loss.dims == ("split", "y", "x")

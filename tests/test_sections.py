@@ -11,7 +11,7 @@ from torch import nn
 
 import thalweg as tw
 from cases import normal, perceptron, seeded
-from thalweg.sections import combine
+from thalweg.anchors import combine
 
 SIZE = 4
 finite = st.floats(-3, 3)
@@ -281,3 +281,36 @@ def test_given_statistics_are_copied():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# --- slopes ---------------------------------------------------------------------------------
+
+
+LINES = {name: make for name, make in SECTIONS.items() if name != "plane"}
+
+
+@pytest.mark.parametrize("make", LINES.values(), ids=LINES)
+def test_slopes_are_the_derivatives_of_the_weights(make):
+    section = make(A, B, C, D)
+    at = np.array([-1.3, -0.4, 0.25, 0.7, 1.6, 2.2, 3.2])  # no corner
+    h = 1e-6
+    right = (section.weights(at + h) - section.weights(at - h)) / (2 * h)
+    np.testing.assert_allclose(section.slopes(at), right, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(section.slopes(at).sum(axis=1), 0, atol=1e-12)
+
+
+def test_a_curve_leaves_its_ends_along_its_control_polygon():
+    """Closed form: θ'(0) = d (P₁ − P₀), θ'(1) = d (P_d − P_(d−1))."""
+    rates = tw.BezierCurve([A, B, C, D]).slopes([0.0, 1.0])
+    assert rates.tolist() == [[-3, 3, 0, 0], [0, 0, -3, 3]]
+
+
+def test_slopes_at_corners_are_those_of_the_piece_that_begins_there():
+    path = tw.Polyline([A, B, C], knots=[-1.0, 1.0, 1.5])
+    assert path.slopes([-1.0, 1.0, 1.5]).tolist() == [[-0.5, 0.5, 0], [0, -2, 2], [0, -2, 2]]
+    assert path.slopes(np.nextafter(1.0, 0)).tolist() == [[-0.5, 0.5, 0]]
+
+
+def test_a_plane_has_no_slopes():
+    with pytest.raises(ValueError, match=r"along a section of one coordinate .* got Plane"):
+        tw.Plane.through(A, B, C).slopes([[0.3, 0.4]])

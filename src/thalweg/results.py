@@ -198,6 +198,8 @@ class Profile:
         samples: For a Monte-Carlo cost, split to the loss of each sample, shape (s, n); the
             same random numbers serve all n points, so that differences along the section
             are tighter than the values. Empty for an exact cost.
+        slope: Split to the derivative of the loss with respect to α, shape (n,) each. Empty
+            unless it was asked for.
         labels: Names of the anchors, such as `("start", "solution")`.
         anchors: Coordinates of the anchors that lie on the section, in the order of `labels`.
         length: Euclidean distance between the two ends, or None.
@@ -218,6 +220,7 @@ class Profile:
     metrics: Metrics = field(default_factory=dict)
     ends: Ends | None = None
     samples: Losses = field(default_factory=dict)
+    slope: Losses = field(default_factory=dict)
     labels: tuple[str, ...] = ("start", "end")
     anchors: tuple[float, ...] = (0.0, 1.0)
     length: float | None = None
@@ -231,6 +234,8 @@ class Profile:
         _freeze_tables(self, (points,))
         samples = {name: _read_only(a, (None, points), name) for name, a in self.samples.items()}
         object.__setattr__(self, "samples", MappingProxyType(samples))
+        slope = {s: _read_only(a, (points,), f"slope[{s!r}]") for s, a in self.slope.items()}
+        object.__setattr__(self, "slope", MappingProxyType(slope))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
@@ -245,6 +250,7 @@ class Profile:
 
         The interpolant is that of `thalweg.interpolation.fit_curve`, which passes through every
         point: a spline of the loss or of its logarithm, whichever predicts the points better.
+        Where the slope is known, splines that have it are among the candidates.
 
         Args:
             alpha: Coordinates between the first and the last point; NaN comes back elsewhere.
@@ -258,7 +264,9 @@ class Profile:
             >>> walk.interpolate([1.5]).round(6)
             array([2.25])
         """
-        return fit_curve(self.alpha, _of_split(self, split))(alpha)
+        values = _of_split(self, split)
+        slope = self.slope.get(self.first_split if split is None else split)
+        return fit_curve(self.alpha, values, slope)(alpha)
 
     def standard_error(self, split: str | None = None) -> Array | None:
         """Return the standard error of a Monte-Carlo loss, or None where the loss is exact.
@@ -286,6 +294,8 @@ class Profile:
     def to_xarray(self) -> "xarray.Dataset":
         """Return the same numbers with named axes: `loss(split, alpha)` and one variable a metric.
 
+        Where the slope is known, it is the variable `slope(split, alpha)`.
+
         Raises:
             ImportError: If xarray is not installed (`pip install thalweg[notebook]`).
 
@@ -299,6 +309,10 @@ class Profile:
             stacked = np.stack(list(self.samples.values()))
             dataset["samples"] = (("sampled_split", "sample", "alpha"), stacked)
             dataset = dataset.assign_coords(sampled_split=list(self.samples))
+        if self.slope:
+            missing = np.full(len(self.alpha), np.nan)
+            stacked = np.stack([self.slope.get(split, missing) for split in self.loss])
+            dataset["slope"] = (("split", "alpha"), stacked)
         return dataset
 
 

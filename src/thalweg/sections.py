@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from thalweg.anchors import Anchor, combine, corresponding_parts, distance
@@ -29,7 +29,6 @@ __all__ = [
     "Plane",
     "Polyline",
     "Section",
-    "combine",
 ]
 
 Buffers = Mapping[str, Tensor]
@@ -57,6 +56,20 @@ class Section(ABC):
     @abstractmethod
     def weights(self, coordinates: ArrayLike) -> Array:
         """Return the weight matrix (n, m) for n coordinates, shape (n,) or (n, k)."""
+
+    def slopes(self, coordinates: ArrayLike) -> Array:
+        """Return the derivatives dw_j/dα of the weights at n coordinates, shape (n, m).
+
+        With them t = Σ_j w_j'(α) P_j is the tangent of the section: how θ moves with α. A
+        section of one dimension has them.
+
+        Raises:
+            ValueError: If this section has none.
+        """
+        raise ValueError(
+            "A slope is taken along a section of one coordinate that knows how its weights "
+            f"change; got {self.kind}. Use a `Line`, `BezierCurve` or `Polyline`."
+        )
 
     @property
     @abstractmethod
@@ -144,6 +157,11 @@ class Line(Section):
         alpha = np.asarray(coordinates, dtype=np.float64)
         return np.stack([1 - alpha, alpha], axis=-1)
 
+    def slopes(self, coordinates: ArrayLike) -> Array:
+        """Return (−1, 1) for each α, shape (n, 2): θ moves by b − a."""
+        alpha = np.asarray(coordinates, dtype=np.float64)
+        return np.stack([-np.ones_like(alpha), np.ones_like(alpha)], axis=-1)
+
 
 @dataclass(frozen=True, eq=False)
 class BezierCurve(Section):
@@ -188,6 +206,18 @@ class BezierCurve(Section):
         degree = len(self.anchors) - 1
         columns = [comb(degree, j) * t**j * (1 - t) ** (degree - j) for j in range(degree + 1)]
         return np.stack(columns, axis=-1)
+
+    def slopes(self, coordinates: ArrayLike) -> Array:
+        """Return the derivatives of the Bernstein polynomials at each t, shape (n, m).
+
+        They are differences of the polynomials of one degree less:
+        B'_j = d (B_{j−1} − B_j), with d = m − 1.
+        """
+        t = np.asarray(coordinates, dtype=np.float64)
+        degree, last = len(self.anchors) - 1, len(self.anchors) - 2
+        lower = [comb(last, j) * t**j * (1 - t) ** (last - j) for j in range(degree)]
+        columns = np.stack([np.zeros_like(t), *lower, np.zeros_like(t)], axis=-1)
+        return -degree * np.diff(columns, axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,14 +268,32 @@ class Polyline(Section):
 
     def weights(self, coordinates: ArrayLike) -> Array:
         """Return the hat functions at each coordinate, shape (n, m)."""
-        s = np.atleast_1d(np.asarray(coordinates, dtype=np.float64))
+        s, piece = self._pieces(coordinates)
         knots = self.places
-        piece = np.clip(np.searchsorted(knots, s, side="right") - 1, 0, len(knots) - 2)
         t = (s - knots[piece]) / (knots[piece + 1] - knots[piece])
-        matrix = np.zeros((len(s), len(knots)))
-        rows = np.arange(len(s))
-        matrix[rows, piece] = 1 - t
-        matrix[rows, piece + 1] = t
+        return self._table(piece, 1 - t, t)
+
+    def slopes(self, coordinates: ArrayLike) -> Array:
+        """Return the derivatives of the hat functions at each coordinate, shape (n, m).
+
+        At a corner they are one-sided: those of the piece that begins there, and at the last
+        knot those of the piece that ends there.
+        """
+        _, piece = self._pieces(coordinates)
+        rate = 1 / np.diff(self.places)[piece]
+        return self._table(piece, -rate, rate)
+
+    def _pieces(self, coordinates: ArrayLike) -> tuple[Array, NDArray[np.intp]]:
+        """Return the coordinates, and on which piece each of them lies."""
+        s = np.atleast_1d(np.asarray(coordinates, dtype=np.float64))
+        found = np.searchsorted(self.places, s, side="right") - 1
+        return s, np.clip(found, 0, len(self.places) - 2)
+
+    def _table(self, piece: NDArray[np.intp], start: Array, end: Array) -> Array:
+        """Return a matrix (n, m) with two numbers a row: for both ends of a piece."""
+        matrix = np.zeros((len(piece), len(self.anchors)))
+        rows = np.arange(len(piece))
+        matrix[rows, piece], matrix[rows, piece + 1] = start, end
         return matrix
 
 

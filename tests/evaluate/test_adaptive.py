@@ -156,6 +156,7 @@ class TestLimits:
         class Row:
             def __init__(self, value):
                 self.loss = {"train": value}
+                self.slopes = {}
 
         def noise(alpha):
             return [Row(2.0 + 1e-7 * rng.normal()) for _ in alpha]

@@ -29,6 +29,7 @@ VALUES = [
         {"train": 0.1 + k, "välid": math.pi},
         {"error": {"train": 1 / 3, "välid": -0.0}},
         {"train": (0.1, float("inf"))},
+        {"train": 0.3 - k, "välid": float("-inf")} if k else {},
     )
     for k in range(3)
 ]

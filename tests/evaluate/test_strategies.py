@@ -11,13 +11,12 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import thalweg as tw
 from cases import MODELS, Tied, classes, normal, seeded
-from thalweg.anchors import write_combination
+from thalweg.anchors import combine, write_combination
 from thalweg.evaluate.planning import choose
 from thalweg.evaluate.resident import Resident
 from thalweg.evaluate.stacked import StackedChain, Vectorised
 from thalweg.evaluate.strategy import Plain
 from thalweg.evaluate.tracing import Affine, dense_chain, folding_pairs
-from thalweg.sections import combine
 
 ALPHA = np.array([-0.75, 0.0, 0.3, 0.625, 1.0, 1.5, 2.25])
 

@@ -23,7 +23,7 @@ def refined_line(
     Args:
         grid: What is wanted.
         evaluate: Returns the evaluations at ascending coordinates. What it has been asked for
-            before it need not compute again.
+            before it need not compute again. Slopes are made use of where they have any.
         known: Coordinates that are evaluated in any case, such as those of an earlier result.
         rounding: Relative rounding error of the cost; nothing smaller is looked for.
 
@@ -32,7 +32,8 @@ def refined_line(
     """
     alpha = grid.coordinates() if known is None else np.union1d(grid.coordinates(), known)
     while True:
-        curve = fit_curve(alpha, _first(evaluate(alpha)))
+        rows = evaluate(alpha)
+        curve = fit_curve(alpha, _first(rows), _first_slopes(rows))
         widths = np.diff(alpha)
         allowed = max(grid.tolerance * _range(curve.y), rounding * _size(curve.y))
         # Next to a value that is not finite nothing can be expected: such intervals are halved
@@ -121,6 +122,14 @@ def refined_table(
 def _first(rows: Sequence[Evaluation]) -> Array:
     """Return the losses on the first split."""
     return np.array([next(iter(row.loss.values())) for row in rows])
+
+
+def _first_slopes(rows: Sequence[Evaluation]) -> Array | None:
+    """Return the slopes of the losses on the first split, or None where they are not known."""
+    split = next(iter(rows[0].loss))
+    if not all(split in row.slopes for row in rows):
+        return None
+    return np.array([row.slopes[split] for row in rows])
 
 
 def _range(values: Array) -> float:

@@ -2,7 +2,8 @@
 
 A folder holds one text file for each cost (`thalweg.evaluate.identity`) and each process that
 wrote: `points-IDENTITY-rankN.jsonl`, IDENTITY being the first 16 digits of the cost's digest.
-The first line says what the points belong to; every further line is one point. Numbers are
+The first line says what the points belong to; every further line is one point: its weights
+(followed by their derivatives, where slopes were evaluated), and what was found there. Numbers are
 hexadecimal floats, so that every bit comes back. Each line ends with a checksum of itself and of
 the whole identity.
 
@@ -311,7 +312,7 @@ def _header(identity: Identity, probe: Probe) -> dict[str, Any]:
 
 def _point(row: Array, evaluation: Evaluation) -> dict[str, Any]:
     """Return a point as plain JSON."""
-    return {
+    point = {
         "weights": [_text(weight) for weight in row],
         "loss": {split: _text(value) for split, value in evaluation.loss.items()},
         "metrics": {
@@ -323,6 +324,9 @@ def _point(row: Array, evaluation: Evaluation) -> dict[str, Any]:
             for split, values in evaluation.samples.items()
         },
     }
+    if evaluation.slopes:
+        point["slopes"] = {split: _text(value) for split, value in evaluation.slopes.items()}
+    return point
 
 
 def _evaluation(point: Mapping[str, Any]) -> Evaluation:
@@ -334,6 +338,7 @@ def _evaluation(point: Mapping[str, Any]) -> Evaluation:
             for metric, table in point["metrics"].items()
         },
         {split: tuple(map(_number, texts)) for split, texts in point["samples"].items()},
+        {split: _number(text) for split, text in point.get("slopes", {}).items()},
     )
 
 

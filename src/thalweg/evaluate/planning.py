@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thalweg.anchors import Anchor
+from thalweg.anchors import Anchor, combine
 from thalweg.evaluate.resident import Resident
 from thalweg.evaluate.stacked import StackedChain, Vectorised, chain_stack
 from thalweg.evaluate.strategy import ModelStrategy, Plain, Strategy
@@ -27,7 +27,7 @@ from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
 from thalweg.objectives.streaming import StreamedBatches
 from thalweg.results import Array
-from thalweg.sections import Section, combine
+from thalweg.sections import Section
 
 __all__ = ["Choice", "Plan", "choose", "planned"]
 

@@ -28,11 +28,13 @@ class SectionPoints:
         section: Section,
         progress: bool | Progress | None,
         keep: str | os.PathLike[str] | None,
+        slope: bool = False,
     ) -> None:
         self.objective = objective
         self.section = section
         self.progress = progress
         self.keep = keep
+        self.slope = slope
         self._rows: dict[bytes, Evaluation] = {}
 
     def __call__(self, places: Array) -> list[Evaluation]:
@@ -41,14 +43,22 @@ class SectionPoints:
         missing = [i for i, key in enumerate(keys) if key not in self._rows]
         if missing:
             weights = self.section.weights(places[missing])
+            slopes = self.section.slopes(places[missing]) if self.slope else None
             found = sweep(
-                self.objective, self.section, weights, progress=self.progress, keep=self.keep
+                self.objective,
+                self.section,
+                weights,
+                slopes,
+                progress=self.progress,
+                keep=self.keep,
             )
             self._rows |= {keys[i]: row for i, row in zip(missing, found, strict=True)}
         return [self._rows[key] for key in keys]
 
     def learn(self, earlier: Profile | Surface) -> None:
         """Take over the points of an earlier result, after making sure that it is of this cost.
+
+        Where slopes are wanted and it has none, its points are evaluated again.
 
         Raises:
             ValueError: If it is not.
@@ -68,9 +78,11 @@ class SectionPoints:
                 f"{', '.join(differing)}. Leave it out to evaluate all points."
             )
         if isinstance(earlier, Profile):
-            places, samples = earlier.alpha, earlier.samples
+            if self.slope and not earlier.slope:
+                return
+            places, samples, slopes = earlier.alpha, earlier.samples, earlier.slope
         else:
-            places, samples = table_of(earlier.x, earlier.y), {}
+            places, samples, slopes = table_of(earlier.x, earlier.y), {}, {}
         loss = {split: values.ravel() for split, values in earlier.loss.items()}
         metrics = {
             metric: {split: values.ravel() for split, values in table.items()}
@@ -81,6 +93,7 @@ class SectionPoints:
                 {split: float(values[i]) for split, values in loss.items()},
                 {m: {s: float(v[i]) for s, v in table.items()} for m, table in metrics.items()},
                 {s: tuple(float(v) for v in drawn[:, i]) for s, drawn in samples.items()},
+                {split: float(values[i]) for split, values in slopes.items()},
             )
 
 
@@ -123,9 +136,16 @@ def made(
     objective: Objective,
     section: Section,
     seconds: float,
-    error: Mapping[str, float] | None = None,
+    found: Mapping[str, Any] | None = None,
 ) -> Provenance:
-    """Return what made a result; `error` is what fewer bits in products cost."""
+    """Return what made a result.
+
+    Args:
+        objective: The cost.
+        section: Where it was evaluated.
+        seconds: How long that took.
+        found: Further facts about the evaluation, such as how slopes were differentiated.
+    """
     first = section.anchors[0]
     where = {
         "kind": section.kind,
@@ -134,5 +154,5 @@ def made(
         "distances": [distance(first, anchor) for anchor in section.anchors[: len(section.places)]],
         **section.details,
     }
-    facts = {**objective.describe(), **({"precision_error": error} if error else {})}
+    facts = {**objective.describe(), **(found or {})}
     return provenance(objective.device, objective.dtype, seconds, objective=facts, section=where)

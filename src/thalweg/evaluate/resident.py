@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from thalweg.anchors import write_combination
+from thalweg.anchors import combine, write_combination
 from thalweg.evaluate.strategy import ModelStrategy
 from thalweg.evaluate.streamed import running_statistics
 from thalweg.evaluate.tracing import Affine
@@ -25,7 +25,7 @@ from thalweg.objectives.batches import examples_in, map_tensors, narrow
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation
 from thalweg.results import Array
-from thalweg.sections import Section, combine
+from thalweg.sections import Section
 
 __all__ = ["Resident", "bytes_of", "entry_inputs"]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from thalweg.anchors import combine
 from thalweg.evaluate.resident import bytes_of, entry_inputs
 from thalweg.evaluate.strategy import ModelStrategy
 from thalweg.evaluate.tracing import DenseChain
@@ -22,7 +23,7 @@ from thalweg.objectives.objective import Evaluation
 from thalweg.objectives.streaming import recut
 from thalweg.objectives.terms import target_of
 from thalweg.results import Array
-from thalweg.sections import Section, combine
+from thalweg.sections import Section
 
 __all__ = ["StackedChain", "Vectorised", "chain_stack"]
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from thalweg.anchors import combine
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.results import Array
-from thalweg.sections import Section, combine
+from thalweg.sections import Section
 
 __all__ = ["ModelStrategy", "Plain", "Strategy"]
 

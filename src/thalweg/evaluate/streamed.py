@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from thalweg.anchors import combine
 from thalweg.evaluate.strategy import Strategy
 from thalweg.objectives.batches import examples_in
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation
 from thalweg.results import Array
-from thalweg.sections import Section, combine
+from thalweg.sections import Section
 
 __all__ = ["Streamed", "running_statistics"]
 

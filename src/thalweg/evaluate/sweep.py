@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 
 from thalweg.anchors import Anchor
+from thalweg.evaluate.along_tangent import choose_along_tangent
 from thalweg.evaluate.identity import Identity, identity_of, probed
 from thalweg.evaluate.kept import KeptPoints
 from thalweg.evaluate.planning import choose
@@ -26,6 +27,7 @@ def sweep(
     objective: Objective,
     section: Section,
     weights: Array,
+    slopes: Array | None = None,
     *,
     progress: bool | Progress | None = None,
     keep: str | os.PathLike[str] | None = None,
@@ -39,6 +41,8 @@ def sweep(
         objective: The cost.
         section: Its anchors are combined.
         weights: One row a point, shape (n, m).
+        slopes: Derivatives of the weights along the section, shape (n, m), such as
+            `section.slopes(coordinates)`: then the slope of every loss is evaluated, too.
         progress: None for a progress bar on a terminal, False for none. Of several ranks the
             first alone shows any.
         keep: A folder where points are kept as they are finished, and taken from where they
@@ -58,7 +62,12 @@ def sweep(
     # solution has no cost at all, a wrong mean cannot be told from a right one.
     middle = weights[len(weights) // 2]
     anchors = ranks.check(lambda: checked_anchors(objective, section, middle))
-    strategy = ranks.check(lambda: choose(objective, section, anchors, weights).strategy)
+    if slopes is None:
+        strategy = ranks.check(lambda: choose(objective, section, anchors, weights).strategy)
+    else:
+        # The slope belongs to the point: one place may be passed in several directions.
+        weights = np.hstack([weights, _expect_slopes(slopes, weights, section)])
+        strategy = ranks.check(lambda: choose_along_tangent(objective, section, anchors).strategy)
     with ExitStack() as stack:
         kept: KeptPoints | None = None
         found: dict[int, Evaluation] = {}
@@ -138,6 +147,17 @@ def _ranks_of(objective: Objective) -> Ranks:
     """Return the processes that are at this sweep, whether they share points or a model."""
     sharding = objective.sharding if isinstance(objective, ModelObjective) else None
     return current_ranks() if sharding is None else Ranks(*sharding.place, together=True)
+
+
+def _expect_slopes(slopes: Array, weights: Array, section: Section) -> Array:
+    """Return derivatives of the weights, after making sure that each point has them."""
+    rows = _expect_weights(slopes, section)
+    if rows.shape != weights.shape:
+        raise ValueError(
+            f"Each of {len(weights)} points needs the derivatives of its weights; got "
+            f"{len(rows)} rows. Use `section.slopes(coordinates)` at the same coordinates."
+        )
+    return rows
 
 
 def _found(

@@ -29,6 +29,7 @@ from thalweg.objectives.batches import Split
 __all__ = [
     "BatchNormPolicy",
     "batch_norm_policy",
+    "combined",
     "interpolated",
     "normalisation_layers",
     "population_statistics",
@@ -93,10 +94,25 @@ def interpolated(
     Raises:
         ValueError: If an anchor came without statistics.
     """
+    statistics = combined(layers, anchors, weights, device, dtype)
+    for name in layers:
+        key = _key(name, "running_var")
+        statistics[key] = torch.where(statistics[key] < 0, torch.nan, statistics[key])
+    return statistics
+
+
+def combined(
+    layers: Mapping[str, _BatchNorm],
+    anchors: Sequence[Mapping[str, Tensor] | None],
+    weights: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Statistics:
+    """Return Σ_j w_j s_j of the stored statistics, whatever comes out: also of derivatives."""
     statistics: Statistics = {}
     for name in layers:
         for part in ("running_mean", "running_var"):
-            key = f"{name}.{part}" if name else part
+            key = _key(name, part)
             total: Tensor | None = None
             for buffers, weight in zip(anchors, weights, strict=True):
                 if weight == 0 or (buffers is not None and not buffers):
@@ -112,10 +128,9 @@ def interpolated(
                 if weight != 1:
                     term = term * weight
                 total = term if total is None else total + term
-            assert total is not None
-            if part == "running_var":
-                total = torch.where(total < 0, torch.nan, total)
-            statistics[key] = total
+            statistics[key] = (
+                torch.zeros_like(getattr(layers[name], part)) if total is None else total
+            )
     return statistics
 
 
@@ -245,7 +260,7 @@ class _Collector:
         """
 
         def see(name: str, values: Tensor) -> None:
-            moments = _Moments.of(values)
+            moments = _Moments.of(values)  # with tangents, where the pass carries any
             known = self.moments.get(name)
             self.moments[name] = moments if known is None else known + moments
             if not stop:

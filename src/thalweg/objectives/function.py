@@ -64,13 +64,13 @@ class FunctionObjective(Objective):
     def value(self, theta: Tensor | ArrayLike) -> float:
         """Return J(θ)."""
         with torch.no_grad():
-            return float(self._scalar(self.point(theta)))
+            return float(self.scalar(self.point(theta)))
 
     def gradient(self, theta: Tensor | ArrayLike) -> Tensor:
         """Return ∇J(θ), shape (P,), float64."""
         with torch.inference_mode(False), torch.enable_grad():
             point = self.point(theta).clone().requires_grad_()
-            value = self._scalar(point)
+            value = self.scalar(point)
             if not value.requires_grad:  # J is constant
                 return torch.zeros_like(point).detach()
             (gradient,) = torch.autograd.grad(
@@ -82,7 +82,7 @@ class FunctionObjective(Objective):
         """Return H(θ) v, shape (P,), float64."""
         with torch.inference_mode(False), torch.enable_grad():
             point = self.point(theta).clone().requires_grad_()
-            value = self._scalar(point)
+            value = self.scalar(point)
             if not value.requires_grad:  # J is constant
                 return torch.zeros_like(point).detach()
             (gradient,) = torch.autograd.grad(
@@ -103,7 +103,7 @@ class FunctionObjective(Objective):
         """Return the name and the size."""
         return {"function": self.name, "parameters": self.space.size}
 
-    def _scalar(self, point: Tensor) -> Tensor:
+    def scalar(self, point: Tensor) -> Tensor:
         """Evaluate the formula and insist on one number."""
         given: Any = self.f(point)
         if not isinstance(given, Tensor) and torch.is_grad_enabled():

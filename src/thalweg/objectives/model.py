@@ -397,7 +397,12 @@ class ModelObjective(Objective):
         return {}
 
     def recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return population statistics of the first split at a point, with dropout off."""
+        """Return population statistics of the first split at a point, with dropout off.
+
+        Args:
+            parameters: The named parameters at a point; where they carry tangents, so do the
+                statistics.
+        """
         return self.recalibrated_together(lambda point: parameters, 1)[0]
 
     def recalibrated_together(
