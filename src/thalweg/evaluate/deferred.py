@@ -56,6 +56,7 @@ class Source:
         inputs: What the table is computed from; changing it in the meantime is an error.
         width: Entries of a row of the table.
         maker: The object that made it, by which readers know it.
+        again: Returns a deferred tensor of some rows of the table, as a copy of them.
         readers: Functions that have a shorter way, which may still answer `NotImplemented`.
         table: The table, once something has read it.
     """
@@ -64,6 +65,7 @@ class Source:
     inputs: Tensor
     width: int
     maker: object
+    again: Callable[[Tensor], Tensor]
     readers: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
     table: Tensor | None = None
     _version: int = field(init=False)
@@ -73,8 +75,8 @@ class Source:
 
     def values(self) -> Tensor:
         """Return the table."""
-        self.expect_unchanged()
         if self.table is None:
+            self.expect_unchanged()
             self.table = self.compute().contiguous()
         return self.table
 
@@ -165,26 +167,34 @@ def _short_answer(given: Deferred, function: Any, args: Any, kwargs: Any) -> Any
             return function(*args, **kwargs)
     if function in _REARRANGEMENTS:
         return _rearranged(given, function, args, kwargs)
-    if function is Tensor.contiguous or _CASTS.get(function) == given.dtype:
+    if _CASTS.get(function) == given.dtype:
         return given
     if function is functional.dropout and not kwargs.get("training", True):
         return given
-    if function in given.source.readers:
+    # A table that is there may have been written to: from then on it alone is right.
+    if function in given.source.readers and given.source.table is None:
         given.source.expect_unchanged()
         return given.source.readers[function](*args, **kwargs)
     return NotImplemented
 
 
 def _rearranged(given: Deferred, function: Any, args: Any, kwargs: Any) -> Any:
-    """Return other places of the same table, or `NotImplemented` where entries would move."""
+    """Return other places of the same table, or of a copy of its rows, or `NotImplemented`."""
     try:
         with torch._C.DisableTorchFunctionSubclass():
             places = function(*args, **kwargs)
             same = places.untyped_storage()._cdata == given.untyped_storage()._cdata
     except Exception:  # an index of another kind, or a wrong shape: the table tells
         return NotImplemented
-    same = same and places.dtype == given.dtype
-    return _view(places, given.source) if same else NotImplemented
+    if places.dtype != given.dtype:
+        return NotImplemented
+    if same:
+        return _view(places, given.source)
+    rows = rows_shown(given, -1)
+    if function not in _COPIES or rows is None or given.source.table is not None:
+        return NotImplemented
+    given.source.expect_unchanged()
+    return function(given.source.again(rows), *args[1:], **kwargs)
 
 
 def _of_tensors(*names: str) -> frozenset[Any]:
@@ -196,13 +206,14 @@ def _of_tensors(*names: str) -> frozenset[Any]:
 
 _DEVICE: Any = Tensor.device.__get__
 _METADATA = _of_tensors(
-    "dim", "element_size", "is_complex", "is_floating_point", "numel", "size", "stride"
+    "__len__", "dim", "element_size", "is_complex", "is_floating_point", "numel", "size", "stride"
 ) | {
     getattr(Tensor, name).__get__
     for name in ("dtype", "is_sparse", "layout", "ndim", "requires_grad", "shape")
 }
 _REARRANGEMENTS = _of_tensors(
     "__getitem__",
+    "contiguous",
     "flatten",
     "moveaxis",
     "movedim",
@@ -218,4 +229,5 @@ _REARRANGEMENTS = _of_tensors(
     "unsqueeze",
     "view",
 ) | {getattr(Tensor, name).__get__ for name in ("mH", "mT")}
+_COPIES = _of_tensors("contiguous", "flatten", "reshape")  # where strides do not do
 _CASTS = {Tensor.float: torch.float32, Tensor.double: torch.float64}

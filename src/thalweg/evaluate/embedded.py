@@ -42,7 +42,11 @@ class Embedded:
         """Return vectors that are looked up when they are read."""
         weight = self.layer.weight
         source = Source(
-            lambda: functional.embedding(input, weight), input, self.layer.embedding_dim, self
+            lambda: functional.embedding(input, weight),
+            input,
+            self.layer.embedding_dim,
+            self,
+            lambda rows: self.forward(input.reshape(-1)[rows]),
         )
         return deferred(input.shape, weight.dtype, source)
 
@@ -102,7 +106,7 @@ class Projected:
 
     def _tokens(self, given: Tensor) -> Tensor | None:
         """Return the words whose embeddings are given, or None if other things are."""
-        if not isinstance(given, Deferred):
+        if not isinstance(given, Deferred) or given.source.table is not None:
             return None
         rows, maker = rows_shown(given, -1), given.source.maker
         if rows is None or not isinstance(maker, Embedded):

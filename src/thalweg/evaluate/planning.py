@@ -24,8 +24,9 @@ from thalweg.evaluate.strategy import ModelStrategy, Plain, Strategy
 from thalweg.evaluate.streamed import Streamed
 from thalweg.evaluate.tensorwise import TensorByTensor, written_in_place
 from thalweg.evaluate.tracing import Affine, Trace, dense_chain, folding_pairs, traced
-from thalweg.objectives.batches import examples_in, map_tensors, narrow
+from thalweg.objectives.batches import examples_in
 from thalweg.objectives.model import ModelObjective
+from thalweg.objectives.nested import few_of
 from thalweg.objectives.objective import Objective
 from thalweg.objectives.streaming import StreamedBatches
 from thalweg.results import Array
@@ -138,7 +139,7 @@ def choose(
         why = "Statistics of batches are taken from the batches as they are."
         return Choice(usual, (why, *streams))
     batch = objective.splits[0].head(_TRACED_EXAMPLES)
-    batch = narrow(batch, 0, _traced_examples(batch))
+    batch = few_of(batch, _TRACED_EXAMPLES, _TRACED_TOKENS)
     trials = weights[[len(weights) // 3, 2 * len(weights) // 3]]
     try:
         trace = _trace(objective, anchors, trials, batch)
@@ -235,20 +236,6 @@ def _reads(objective: ModelObjective, strategy: Strategy, points: int) -> int:
     if objective.splits[0].streamed and objective.batch_norm == "recalibrate":
         reads += groups * len(objective.normalisation_layers)
     return reads
-
-
-def _traced_examples(batch: Any) -> int:
-    """Return how many examples of a batch to look at: of sequences of tokens, fewer."""
-    tokens = [1]
-
-    def see(tensor: Tensor) -> Tensor:
-        if tensor.ndim > 1 and not tensor.is_floating_point():
-            tokens.append(tensor[0].numel())
-        return tensor
-
-    map_tensors(see, batch)
-    examples = max(2, min(_TRACED_EXAMPLES, _TRACED_TOKENS // max(tokens)))
-    return min(examples, examples_in(batch))
 
 
 def _together(objective: ModelObjective, trace: Trace, anchors: int) -> int:

@@ -47,7 +47,14 @@ class WideHead:
         """Return scores that are computed when they are read."""
         layer = self.layer
         readers = {functional.cross_entropy: lambda *a, **k: self._cross_entropy(given, a, k)}
-        source = Source(lambda: self._whole(given), given, layer.out_features, self, readers)
+        source = Source(
+            lambda: self._whole(given),
+            given,
+            layer.out_features,
+            self,
+            lambda rows: self.forward(given.reshape(-1, given.shape[-1])[rows]),
+            readers,
+        )
         scores = deferred(given.shape[:-1], given.dtype, source)
         self._bytes = max(self._bytes, scores.numel() * scores.element_size())
         return scores
