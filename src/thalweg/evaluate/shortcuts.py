@@ -18,8 +18,7 @@ from thalweg.sections import Section
 
 __all__ = ["found_shortcuts"]
 
-# Share of the projections that must be saved: doing the steps of a recurrent network one by one
-# costs a third of a projection more than torch's own kernel does.
+# Share of the projections that must be saved.
 _WORTH_SHARE = 0.5
 
 # The most that the projections of all words may take.
