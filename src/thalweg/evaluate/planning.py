@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from thalweg.anchors import Anchor, combine
+from thalweg.evaluate.deferred import Shortcut
 from thalweg.evaluate.resident import Resident
+from thalweg.evaluate.shortcuts import found_shortcuts
 from thalweg.evaluate.stacked import StackedChain, Vectorised, chain_stack
 from thalweg.evaluate.strategy import ModelStrategy, Plain, Strategy
 from thalweg.evaluate.streamed import Streamed
@@ -24,6 +26,7 @@ from thalweg.evaluate.tensorwise import TensorByTensor, written_in_place
 from thalweg.evaluate.tracing import Affine, Trace, dense_chain, folding_pairs, traced
 from thalweg.objectives.batches import examples_in
 from thalweg.objectives.model import ModelObjective
+from thalweg.objectives.nested import few_of
 from thalweg.objectives.objective import Objective
 from thalweg.objectives.streaming import StreamedBatches
 from thalweg.results import Array
@@ -31,7 +34,9 @@ from thalweg.sections import Section
 
 __all__ = ["Choice", "Plan", "choose", "planned"]
 
+# What is looked at, and compared: some examples, fewer where one is a sequence of many tokens.
 _TRACED_EXAMPLES = 64
+_TRACED_TOKENS = 512
 
 # Products per entry of a layer's output from which on combining m stored outputs is cheaper:
 # a term of a combination waits for memory as long as 8 to 16 terms of a product take.
@@ -139,6 +144,7 @@ def choose(
         why = "Statistics of batches are taken from the batches as they are."
         return Choice(usual, (why, *streams))
     batch = objective.splits[0].head(_TRACED_EXAMPLES)
+    batch = few_of(batch, _TRACED_EXAMPLES, _TRACED_TOKENS)
     trials = weights[[len(weights) // 3, 2 * len(weights) // 3]]
     try:
         trace = _trace(objective, anchors, trials, batch)
@@ -146,7 +152,7 @@ def choose(
         why = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}" if str(error) else ""
         return Choice(usual, (f"The model cannot be looked into ({why}).", *streams))
     reasons: list[str] = []
-    for candidate, reason in _candidates(objective, section, anchors, trace, batch):
+    for candidate, reason in _candidates(objective, section, anchors, trace, trials, batch):
         if isinstance(candidate, Resident):
             candidate.rows = _together(objective, trace, len(anchors))
         refused = _refused(candidate, plain, trials, batch)
@@ -272,6 +278,7 @@ def _candidates(
     section: Section,
     anchors: Sequence[Tensor],
     trace: Trace,
+    trials: Array,
     batch: Any,
 ) -> list[tuple[ModelStrategy, str]]:
     """Return the strategies worth trying, the best first, each with what speaks for it."""
@@ -305,8 +312,12 @@ def _candidates(
                 "share them.",
             )
         )
-    if exact and (worth or trace.convolutional):
-        found.append(_resident(objective, section, anchors, trace, worth, batch))
+    shortcuts: tuple[Shortcut, ...] = ()
+    if exact and not statistics:
+        taken = [each.name for each in worth]
+        shortcuts = found_shortcuts(objective, section, anchors, trials[:1], batch, taken)
+    if exact and (worth or trace.convolutional or shortcuts):
+        found.append(_resident(objective, section, anchors, trace, worth, shortcuts, batch))
     found.append((Resident(objective, section, anchors), "The data is passed point by point."))
     return found
 
@@ -317,6 +328,7 @@ def _resident(
     anchors: Sequence[Tensor],
     trace: Trace,
     first: Sequence[Affine],
+    shortcuts: Sequence[Shortcut],
     batch: Any,
 ) -> tuple[ModelStrategy, str]:
     """Return a strategy with the levers that this model allows, and what they are."""
@@ -327,11 +339,18 @@ def _resident(
             f"The first layer ({shares}) is affine in θ and fed by the data: its products are "
             "computed once an anchor."
         )
+    reasons += [each.reason for each in shortcuts if each.reason]
     if not trace.convolutional:
-        chain = dense_chain(model, first[0].name, objective.space.names)
-        rectifiers = () if chain is None else chain.rectifiers
-        strategy = Resident(objective, section, anchors, first=first, overwriting=rectifiers)
-        return strategy, reasons[0]
+        chain = dense_chain(model, first[0].name, objective.space.names) if first else None
+        strategy = Resident(
+            objective,
+            section,
+            anchors,
+            first=first,
+            overwriting=() if chain is None else chain.rectifiers,
+            shortcuts=shortcuts,
+        )
+        return strategy, " ".join(reasons)
     with objective.passive():
         objective.set_mode()
         pairs = folding_pairs(model, lambda: _discard(objective, batch), objective.space.names)
@@ -349,6 +368,7 @@ def _resident(
         anchors,
         first=first,
         folded=pairs,
+        shortcuts=shortcuts,
         channels_last=True,
         examples=images,
     )

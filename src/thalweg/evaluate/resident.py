@@ -1,11 +1,13 @@
 """Batches outside, points inside: parameters are written in place, shared work is done once.
 
-Three levers on top of the plain way, each exact up to rounding:
+Four levers on top of the plain way, each exact up to rounding:
 
 - **First-layer reuse.** An affine layer fed by the data itself gives Σ_j w_j (W_j x + b_j) at
   θ = Σ_j w_j P_j: its products are computed once an anchor and combined for every point.
 - **Folded normalisation.** Batch normalisation with given statistics is merged into the
   weights before it, as often as the point changes rather than for every batch.
+- **Shortcuts.** Layers whose work can be put off until something reads it, or looked up (see
+  `thalweg.evaluate.deferred`).
 - **Channels-last.** Two-dimensional convolutions get their images in the layout they like.
 """
 
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from thalweg.anchors import combine, write_combination
+from thalweg.evaluate.deferred import Shortcut
 from thalweg.evaluate.strategy import ModelStrategy
 from thalweg.evaluate.streamed import running_statistics
 from thalweg.evaluate.tracing import Affine
@@ -43,6 +46,7 @@ class Resident(ModelStrategy):
         first: The affine layers whose products are shared among the points.
         folded: Pairs of a layer and the normalisation that takes its output.
         overwriting: Rectifiers that may write to their input, for nobody else reads it.
+        shortcuts: Layers that do their work in another way.
         channels_last: Whether images go through in channels-last layout.
         examples: Most examples of a pass; None for the batches of the objective.
     """
@@ -58,6 +62,7 @@ class Resident(ModelStrategy):
         first: Sequence[Affine] = (),
         folded: Sequence[tuple[str, str]] = (),
         overwriting: Sequence[nn.ReLU] = (),
+        shortcuts: Sequence[Shortcut] = (),
         channels_last: bool = False,
         examples: int | None = None,
     ) -> None:
@@ -71,6 +76,7 @@ class Resident(ModelStrategy):
         self._entries = {each.name: _Entry(objective, each, anchors) for each in first}
         self._folded = [_Folded(self.model, *pair) for pair in folded]
         self._overwriting = [(each, each.inplace) for each in overwriting]
+        self._shortcuts = tuple(shortcuts)
         self._flat = torch.empty_like(anchors[0])
         self._copied: list[tuple[Tensor, Tensor]] = []
 
@@ -176,6 +182,8 @@ class Resident(ModelStrategy):
             buffers[name].copy_(tensor)
         for pair in self._folded:
             pair.fold(self.channels_last)
+        for shortcut in self._shortcuts:
+            shortcut.moved()
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
@@ -192,6 +200,9 @@ class Resident(ModelStrategy):
                 stack.enter_context(entry.patched())
             for pair in self._folded:
                 stack.enter_context(pair.patched())
+            for shortcut in self._shortcuts:
+                stack.enter_context(_patched(shortcut.layer, shortcut.forward))
+                stack.callback(shortcut.released)
             try:
                 for rectifier, _ in self._overwriting:
                     rectifier.inplace = True
@@ -340,7 +351,7 @@ class _Folded:
 
 
 @contextmanager
-def _patched(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _patched(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace the forward of one instance."""
     vars(module)["forward"] = forward
     try:

@@ -32,6 +32,7 @@ from thalweg.objectives.criteria import criterion
 from thalweg.objectives.derivatives import derivative
 from thalweg.objectives.dropout import MonteCarlo, dropout_policy
 from thalweg.objectives.forward_pass import ForwardPass, private_copy
+from thalweg.objectives.nested import few_of
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
 from thalweg.objectives.random_state import preserved_random_state
 from thalweg.objectives.sharding import local_rows, sharded, whole
@@ -43,6 +44,7 @@ __all__ = ["ModelObjective"]
 # What an objective checks itself on: enough to see what is random, little beside a sweep.
 _CHECKED_BATCHES = 32
 _CHECKED_EXAMPLES = 128
+_CHECKED_TOKENS = 1024
 
 
 class ModelObjective(Objective):
@@ -232,10 +234,11 @@ class ModelObjective(Objective):
         """Raise unless the same batches give the same loss twice, and in two sizes.
 
         Up to 128 examples of each of up to 32 batches of the first split, evenly spread, are
-        evaluated twice as they are and once in two parts. The first finds models that draw
-        random numbers even in evaluation mode (functional dropout, stochastic depth), the
-        second losses and layers that mix the examples of a batch. Once an objective has passed
-        at a point where its loss is finite, it is not asked again.
+        evaluated twice as they are and once in two parts; fewer where they are sequences, of
+        1024 tokens together. The first finds models that draw random numbers even in evaluation
+        mode (functional dropout, stochastic depth), the second losses and layers that mix the
+        examples of a batch. Once an objective has passed at a point where its loss is finite, it
+        is not asked again.
         """
         if self._checked:
             return
@@ -258,7 +261,8 @@ class ModelObjective(Objective):
         """Raise unless the same batches give the same loss twice, and in two sizes."""
         finite = True
         names = ("loss", *self.metrics)
-        for index, batch in self.splits[0].spread(_CHECKED_BATCHES, _CHECKED_EXAMPLES):
+        for index, examples in self.splits[0].spread(_CHECKED_BATCHES, _CHECKED_EXAMPLES):
+            batch = few_of(examples, _CHECKED_EXAMPLES, _CHECKED_TOKENS)
             (first,) = self._sums([batch], tensors, [0], 0, index)
             (again,) = self._sums([batch], tensors, [0], 0, index)
             finite = finite and bool(torch.isfinite(first).all())

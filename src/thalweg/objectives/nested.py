@@ -12,6 +12,7 @@ __all__ = [
     "as_tensors",
     "constants_in",
     "examples_in",
+    "few_of",
     "holds_tensors",
     "joined",
     "map_tensors",
@@ -68,6 +69,17 @@ def narrow(batch: Batch, start: int, stop: int) -> Batch:
     """Return the examples from `start` up to `stop`, as views."""
     count = examples_in(batch)
     return map_tensors(lambda t: t[start:stop] if t.ndim and t.shape[0] == count else t, batch)
+
+
+def few_of(batch: Batch, examples: int, tokens: int) -> Batch:
+    """Return the first examples, as views: of sequences, no more than hold so many tokens.
+
+    What is looked at before a sweep is to be little beside it, and an example that is a sequence
+    costs as much as many others. Sequences are rows of integers; four of them are always kept.
+    """
+    rows = (t for t in tensors_in(batch) if t.ndim > 1 and not t.is_floating_point())
+    longest = max((row[:1].numel() for row in rows), default=1)
+    return narrow(batch, 0, min(examples, max(4, tokens // max(1, longest))))
 
 
 def rows_of(table: Any, rows: Any) -> Any:
