@@ -13,6 +13,11 @@ def cubic(x):
     return 2 - x + 3 * x**2 - 0.5 * x**3
 
 
+def with_neighbours(gaps):
+    """Return the largest of each gap and those beside it, one after the other."""
+    return np.array([max(gaps[max(0, i - 1) : i + 2]) for i in range(len(gaps))])
+
+
 class TestCurves:
     def test_reproduce_cubics(self):
         curve = fit_curve(X, cubic(X) - 20)  # negative: no logarithm
@@ -51,8 +56,9 @@ class TestCurves:
             kind = CubicSpline if "spline" in curve.method else PchipInterpolator
             missed.append(abs(kind(X[others], values[others])(X[i]) - values[i]))
         missed = [missed[0], *missed, missed[-1]]
-        np.testing.assert_allclose(curve.bound, 2 * np.maximum(missed[:-1], missed[1:]), rtol=1e-10)
-        np.testing.assert_allclose(curve.expected, 0.2 * curve.bound, rtol=1e-14)
+        gaps = np.maximum(missed[:-1], missed[1:])
+        np.testing.assert_allclose(curve.expected, 0.4 * gaps, rtol=1e-10)
+        np.testing.assert_allclose(curve.bound, 2 * with_neighbours(gaps), rtol=1e-10)
 
     def test_outside_there_is_nothing(self):
         assert np.isnan(fit_curve(X, cubic(X))([-0.8, 2.0])).all()
@@ -132,7 +138,9 @@ class TestSlopes:
             by_slope = abs(d / width - slopes[i]) * min(X[i] - a, b - X[i]) / 2
             missed.append(max(by_value, by_slope))
         missed = [missed[0], *missed, missed[-1]]
-        np.testing.assert_allclose(curve.bound, 2 * np.maximum(missed[:-1], missed[1:]), rtol=1e-9)
+        gaps = np.maximum(missed[:-1], missed[1:])
+        np.testing.assert_allclose(curve.expected, 0.4 * gaps, rtol=1e-9)
+        np.testing.assert_allclose(curve.bound, 2 * with_neighbours(gaps), rtol=1e-9)
 
     def test_slopes_that_are_wrong_are_not_taken(self):
         """A negative control."""

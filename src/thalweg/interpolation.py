@@ -132,7 +132,7 @@ def fit_curve(x: ArrayLike, y: ArrayLike, slopes: ArrayLike | None = None) -> Cu
     method, missed = _chosen(x, y, steep)
     gaps = np.maximum(missed[:-1], missed[1:])
     gaps = np.maximum(gaps, _disagreement(method, x, y, steep))
-    return Curve(x, y, method, _EXPECTED * gaps, _BOUND * gaps, steep)
+    return Curve(x, y, method, _EXPECTED * gaps, _BOUND * _around(gaps), steep)
 
 
 def fit_sheet(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Sheet:
@@ -168,8 +168,20 @@ def fit_sheet(x: ArrayLike, y: ArrayLike, z: ArrayLike) -> Sheet:
         method,
         _EXPECTED * np.max(in_x, axis=0, initial=0.0),
         _EXPECTED * np.max(in_y, axis=1, initial=0.0),
-        _BOUND * cells,
+        _BOUND * _around(_around(cells, 0), 1),
     )
+
+
+def _around(errors: Array, axis: int = 0) -> Array:
+    """Return the largest error of each interval and of the two beside it.
+
+    A point may be predicted well by chance, and now and then both ends of an interval are.
+    """
+    moved = np.moveaxis(errors, axis, 0)
+    largest = moved.copy()
+    largest[1:] = np.maximum(largest[1:], moved[:-1])
+    largest[:-1] = np.maximum(largest[:-1], moved[1:])
+    return np.moveaxis(largest, 0, axis)
 
 
 # Name to kind of spline, and whether it is one of the logarithm. The first is the default.
