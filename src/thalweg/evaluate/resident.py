@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from thalweg.anchors import combine, write_combination
+from thalweg.anchors import write_combination
 from thalweg.evaluate.deferred import Shortcut
-from thalweg.evaluate.strategy import ModelStrategy
+from thalweg.evaluate.strategy import ModelStrategy, evaluations
 from thalweg.evaluate.streamed import running_statistics
 from thalweg.evaluate.tracing import Affine
 from thalweg.objectives.batches import examples_in, map_tensors, narrow
@@ -93,15 +93,7 @@ class Resident(ModelStrategy):
                 for at, split in enumerate(objective.splits):
                     streamed = split.whole is None
                     self._pass_over(split.batches, rows, statistics, sums[at], streamed)
-        return [
-            objective.evaluation(
-                [[total[r]] for total in sums],
-                {}
-                if objective.penalty is None
-                else objective.space.unflatten(combine(self.anchors, rows[r])),
-            )
-            for r in range(len(rows))
-        ]
+        return evaluations(objective, list(sums), self.anchors, weights)
 
     def trial(self, weights: Array, batch: Any) -> Tensor:
         """Return sums and counts for one batch, with the model's own running statistics."""

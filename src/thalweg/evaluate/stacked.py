@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
-from thalweg.anchors import combine
 from thalweg.evaluate.resident import bytes_of, entry_inputs
-from thalweg.evaluate.strategy import ModelStrategy
+from thalweg.evaluate.strategy import ModelStrategy, evaluations
 from thalweg.evaluate.tracing import DenseChain
 from thalweg.objectives.batches import Split, narrow
 from thalweg.objectives.model import ModelObjective
@@ -78,15 +77,7 @@ class StackedChain(ModelStrategy):
         with objective.passive():
             objective.set_mode()
             sums = [self._pass_over(_pieces(split), weights).cpu() for split in objective.splits]
-        return [
-            objective.evaluation(
-                [[total[r]] for total in sums],
-                {}
-                if objective.penalty is None
-                else objective.space.unflatten(combine(list(self.anchors), row)),
-            )
-            for r, row in enumerate(weights)
-        ]
+        return evaluations(objective, sums, list(self.anchors), weights)
 
     def trial(self, weights: Array, batch: Any) -> Tensor:
         """Return sums and counts for one batch."""
@@ -242,15 +233,7 @@ class Vectorised(ModelStrategy):
         with objective.passive():
             objective.set_mode()
             sums = [self._pass_over(_pieces(split), weights).cpu() for split in objective.splits]
-        return [
-            objective.evaluation(
-                [[total[r]] for total in sums],
-                {}
-                if objective.penalty is None
-                else objective.space.unflatten(combine(list(self.anchors), row)),
-            )
-            for r, row in enumerate(weights)
-        ]
+        return evaluations(objective, sums, list(self.anchors), weights)
 
     def trial(self, weights: Array, batch: Any) -> Tensor:
         """Return sums and counts for one batch."""

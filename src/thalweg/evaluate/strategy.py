@@ -12,7 +12,7 @@ from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.results import Array
 from thalweg.sections import Section
 
-__all__ = ["ModelStrategy", "Plain", "Strategy"]
+__all__ = ["ModelStrategy", "Plain", "Strategy", "evaluations"]
 
 
 class Strategy(ABC):
@@ -78,3 +78,25 @@ class Plain(Strategy):
             )
             for row in weights
         ]
+
+
+def evaluations(
+    objective: ModelObjective, sums: Sequence[Tensor], anchors: Sequence[Tensor], weights: Array
+) -> list[Evaluation]:
+    """Return evaluations from sums and counts: the end of every strategy that shares passes.
+
+    Args:
+        objective: The cost.
+        sums: For each split sum and count of every criterion at every point, shape
+            (rows, criteria, 2).
+        anchors: The anchors, for the penalty.
+        weights: One row a point, shape (rows, m).
+    """
+    penalised = objective.penalty is not None
+    return [
+        objective.evaluation(
+            [[total[r]] for total in sums],
+            objective.space.unflatten(combine(anchors, row)) if penalised else {},
+        )
+        for r, row in enumerate(weights)
+    ]
