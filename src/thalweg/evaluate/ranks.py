@@ -190,7 +190,7 @@ def split_over_ranks(group: Any = None) -> Iterator[None]:
     Example:
         >>> with split_over_ranks():
         ...     current_ranks()
-        Ranks(rank=0, size=1, group=None)
+        Ranks(rank=0, size=1, group=None, together=False)
     """
     split = _Split(group)
     device = _own_device()
