@@ -390,7 +390,7 @@ class TestChangingData:
 
 
 class TestSubsample:
-    HOW = tw.Subsample(40, seed=3, nodes=3, groups=10)
+    HOW = tw.Subsample(40, seed=3, nodes=3, groups=20)
 
     @pytest.mark.parametrize(
         "data", [lambda: (X, Y), lambda: DataLoader(list(zip(X, Y, strict=True)), batch_size=16)]
