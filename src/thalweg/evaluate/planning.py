@@ -17,6 +17,7 @@ from torch import Tensor
 
 from thalweg.anchors import Anchor, combine
 from thalweg.evaluate.deferred import Shortcut
+from thalweg.evaluate.products import DenseProduct, dense_products
 from thalweg.evaluate.resident import Resident
 from thalweg.evaluate.shortcuts import found_shortcuts
 from thalweg.evaluate.stacked import StackedChain, Vectorised, chain_stack
@@ -316,6 +317,9 @@ def _candidates(
     if exact and not statistics:
         taken = [each.name for each in worth]
         shortcuts = found_shortcuts(objective, section, anchors, trials[:1], batch, taken)
+        if objective.precision is None:
+            busy = [each.layer for each in shortcuts] + [*map(model.get_submodule, taken)]
+            shortcuts += tuple(dense_products(model, busy))
     if exact and (worth or trace.convolutional or shortcuts):
         found.append(_resident(objective, section, anchors, trace, worth, shortcuts, batch))
     found.append((Resident(objective, section, anchors), "The data is passed point by point."))
@@ -340,6 +344,8 @@ def _resident(
             "computed once an anchor."
         )
     reasons += [each.reason for each in shortcuts if each.reason]
+    if any(isinstance(each, DenseProduct) for each in shortcuts):
+        reasons.append("Wide linear layers are multiplied by oneDNN.")
     if not trace.convolutional:
         chain = dense_chain(model, first[0].name, objective.space.names) if first else None
         strategy = Resident(

@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from thalweg.anchors import write_combination
 from thalweg.evaluate.deferred import Shortcut
+from thalweg.evaluate.products import linear
 from thalweg.evaluate.strategy import ModelStrategy, evaluations
 from thalweg.evaluate.streamed import running_statistics
 from thalweg.evaluate.tracing import Affine
@@ -269,9 +270,16 @@ class _Entry:
     def add(self, given: Tensor) -> None:
         """Compute the outputs for one batch, at every anchor."""
         with _unpatched(self.layer):
-            outputs = [functional_call(self.layer, tensors, (given,)) for tensors in self.tensors]
+            outputs = [self._applied(tensors, given) for tensors in self.tensors]
         self.outputs.append(outputs)
         self._lengths.append(given.shape[0])
+
+    def _applied(self, tensors: Mapping[str, Tensor], given: Tensor) -> Tensor:
+        """Return the layer's output with given parameters."""
+        if type(self.layer) is nn.Linear:
+            return linear(given, tensors["weight"], tensors.get("bias"))
+        output: Tensor = functional_call(self.layer, dict(tensors), (given,))
+        return output
 
     def clear(self) -> None:
         """Forget the batches of the last block."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from thalweg.evaluate.deferred import Source, deferred, rows_shown
+from thalweg.evaluate.products import linear
 
 __all__ = ["WideHead", "wide_heads"]
 
@@ -103,7 +104,7 @@ class WideHead:
         for start in range(0, len(rows), step):
             piece = slice(start, start + step)
             terms[piece] = functional.cross_entropy(
-                functional.linear(inputs[rows[piece]], self.layer.weight, self.layer.bias),
+                linear(inputs[rows[piece]], self.layer.weight, self.layer.bias),
                 wanted[piece],
                 weight,
                 ignore_index=ignored,
