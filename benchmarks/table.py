@@ -159,8 +159,8 @@ def conditions(results):
             f"{result['name']}: {facts['date']}, {where}, torch {facts['torch']}, Python "
             f"{facts['python']}, thalweg {facts['thalweg']}, float32; {len(result['rounds'])} "
             f"rounds; the usual loop timed on {result['timed points of the usual loop']} of "
-            f"{result['points']} points{_exact_points(result)}; products {bounds[0]:.0f} GFLOP/s, copies "
-            f"{bounds[1]:.1f} GB/s."
+            f"{result['points']} points{_exact_points(result)}; products {bounds[0]:.0f} "
+            f"GFLOP/s, copies {bounds[1]:.1f} GB/s."
         )
     return told
 
