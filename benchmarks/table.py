@@ -78,7 +78,9 @@ def share_of_rate(result, who):
         return None
     seconds = median(times[who] for times in result["rounds"])
     rate = result["limits"]["products (GFLOP/s)"] * 1e9
-    return operations * result["examples"] / seconds / rate
+    share = operations * result["examples"] / seconds / rate
+    # Nobody is faster than the machine, unless that was busy when its rate was measured.
+    return share if share <= 1.05 else None
 
 
 def accuracy(result, who):
@@ -103,8 +105,9 @@ def row(result, who):
     """Return one row of the table, cell by cell."""
     rounds, memory = result["rounds"], result["memory (MiB)"]
     name, faster = best_variant(result)
+    alone = len(result["seconds a point of the usual loop"]) == 1
     against_usual, peers = ratio(rounds, who, [USUAL]), peers_of(result)
-    variant = f"{brief(against_usual.middle * faster)}x ({name})"
+    variant = "–" if alone else f"{brief(against_usual.middle * faster)}x ({name})"
     peer = "–"
     if peers:
         best = min(peers, key=lambda each: median(times[each] for times in rounds))
