@@ -251,7 +251,12 @@ def test_a_row_says_what_was_measured():
 def test_products_that_nobody_has_counted_have_no_share():
     assert table.share_of_rate(made_up(), "adaptive") is None
     assert table.share_of_rate(made_up(strategy="a new one"), "exact") is None
-    assert table.share_of_rate(made_up(strategy="sequential"), "exact") == pytest.approx(1.5)
+    idle = made_up(
+        strategy="sequential", limits={"products (GFLOP/s)": 300.0, "copies (GB/s)": 10.0}
+    )
+    assert table.share_of_rate(idle, "exact") == pytest.approx(0.5)
+    # Of a machine that was busy when its rate was measured there is none, either.
+    assert table.share_of_rate(made_up(strategy="sequential"), "exact") is None
 
 
 def test_a_row_hides_no_failure():
