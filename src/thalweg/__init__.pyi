@@ -48,5 +48,6 @@ from .sections import Plane as Plane
 from .sections import Polyline as Polyline
 from .space import ParameterSpace as ParameterSpace
 from .stored import StoredPoint as StoredPoint
+from .trajectory.trajectory import Trajectory as Trajectory
 
 __all__: list[str]

@@ -1,0 +1,1 @@
+"""Probes: questions put to an objective or a trajectory, answered by results."""

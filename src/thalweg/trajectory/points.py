@@ -1,0 +1,59 @@
+"""Where the points of a trajectory come from: read one at a time, in the order of the run."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["PointSource", "PointsInMemory"]
+
+
+class PointSource(ABC):
+    """The points θ(t) of a run, each read when it is asked for.
+
+    Attributes:
+        count: Number of points.
+        size: Number of parameters P.
+        dtype: Floating-point type that the points are kept in.
+    """
+
+    count: int
+    size: int
+    dtype: torch.dtype
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """Return one point, shape (P,), in the type it is kept in.
+
+        Args:
+            index: From 0 to `count` − 1.
+        """
+
+    def stream(self, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
+        """Give points in order, one in memory at a time; each may be overwritten by the next.
+
+        Args:
+            start: Index of the first.
+            stop: Index after the last; all by default.
+        """
+        for index in range(start, self.count if stop is None else stop):
+            yield self.read(index)
+
+
+class PointsInMemory(PointSource):
+    """Points that are given as the rows of a matrix.
+
+    Args:
+        points: One row a point, shape (T, P).
+    """
+
+    def __init__(self, points: Tensor | Sequence[Tensor]) -> None:
+        rows = points if isinstance(points, Tensor) else torch.stack([*points])
+        self._points = rows.detach()
+        self.count, self.size = rows.shape
+        self.dtype = rows.dtype
+
+    def read(self, index: int) -> Tensor:
+        """Return one row."""
+        return self._points[index]
