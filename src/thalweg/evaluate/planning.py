@@ -37,7 +37,7 @@ __all__ = ["Choice", "Plan", "choose", "planned"]
 
 # What is looked at, and compared: some examples, fewer where one is a sequence of many tokens.
 _TRACED_EXAMPLES = 64
-_TRACED_TOKENS = 512
+_TRACED_TOKENS = 256
 
 # Products per entry of a layer's output from which on combining m stored outputs is cheaper:
 # a term of a combination waits for memory as long as 8 to 16 terms of a product take.
@@ -47,8 +47,9 @@ _WORTH_SHARE = 0.02  # of the products of a pass
 # Below this many operations a pass, starting them takes longer than doing them.
 _SMALL_PASS = 2e6
 
-# Convolutions like their activations to stay in the caches of a core: 64 images of a ResNet-20.
-_CONVOLUTION_BYTES = 4 << 20
+# Convolutions like their activations small: these are 32 images of a ResNet-20. Of twice as many
+# the C library returned each activation to the system, which took a third of the time.
+_CONVOLUTION_BYTES = 2 << 20
 
 # Products after which points are finished together: the most that a killed sweep loses.
 _TOGETHER_FLOPS = 2e13
