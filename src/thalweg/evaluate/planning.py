@@ -47,9 +47,8 @@ _WORTH_SHARE = 0.02  # of the products of a pass
 # Below this many operations a pass, starting them takes longer than doing them.
 _SMALL_PASS = 2e6
 
-# Convolutions like their activations small: these are 32 images of a ResNet-20. Of twice as many
-# the C library returned each activation to the system, which took a third of the time.
-_CONVOLUTION_BYTES = 2 << 20
+# Convolutions like their activations to stay in the caches of a core: 64 images of a ResNet-20.
+_CONVOLUTION_BYTES = 4 << 20
 
 # Products after which points are finished together: the most that a killed sweep loses.
 _TOGETHER_FLOPS = 2e13

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thalweg.anchors import Anchor
+from thalweg.evaluate.allocation import keep_freed_memory
 from thalweg.evaluate.along_tangent import choose_along_tangent
 from thalweg.evaluate.identity import Identity, identity_of, probed
 from thalweg.evaluate.kept import KeptPoints
@@ -52,6 +53,7 @@ def prepared(
         RuntimeError: If another rank failed.
     """
     weights, ranks = _expect_weights(weights, section), _ranks_of(objective)
+    keep_freed_memory()
     # In the middle, for ends are special: where a start gives every class the same score, or a
     # solution has no cost at all, a wrong mean cannot be told from a right one.
     middle = weights[len(weights) // 2]
