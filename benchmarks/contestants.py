@@ -47,10 +47,9 @@ def usual_loop(workload: Workload, weights, batch_size=128, workers=0, device="c
     return np.array(losses)
 
 
-def exact(workload: Workload, device="cpu", some=None):
-    """Evaluate every point of the uniform grid, or some along each coordinate."""
-    grid = workload.coordinates()
-    return evaluated(workload, grid if some is None else grid[some], device)
+def exact(workload: Workload, device="cpu"):
+    """Evaluate every point of the uniform grid."""
+    return evaluated(workload, workload.coordinates(), device)
 
 
 def adaptive(workload: Workload, device="cpu"):

@@ -24,7 +24,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import contestants
@@ -50,9 +49,6 @@ WAYS = {
 # coordinate for peers, which are among those of the section.
 TIMED = {"line": 6, "plane": 300, "mnist-plane": 12, "resnet": 2, "lstm": 2}
 PEERS_POINTS = {"line": 6, "plane": 11, "mnist-plane": 3}
-# Points on which thalweg's exact way is timed, where all take minutes. What it does before the
-# first point is then scaled along with them, which counts against it.
-TIMED_EXACT = {"resnet": 4, "lstm": 4}
 # Points on which the variants of the usual loop are timed, beside the usual loop itself.
 VARIED = {"line": 2, "plane": 20, "mnist-plane": 2, "resnet": 1, "lstm": 1}
 VARIANTS = {
@@ -69,7 +65,7 @@ def spread(points, count):
     return np.unique(np.linspace(0, points - 1, min(count, points)).round().astype(int))
 
 
-def a_round(workload, timed, ways, peers=None, device="cpu", some=None):
+def a_round(workload, timed, ways, peers=None, device="cpu"):
     """Evaluate a workload once by every contestant.
 
     Returns:
@@ -83,12 +79,8 @@ def a_round(workload, timed, ways, peers=None, device="cpu", some=None):
     )
     times, found, memory = {"usual loop": seconds * len(weights) / len(rows)}, {}, {}
     for way in ways:
-        work, scale = contestants.WAYS[way], 1.0
-        if way == "exact" and some is not None and some < len(weights):
-            few = spread(len(weights), some)
-            work, scale = partial(contestants.exact, some=few), len(weights) / len(few)
-        found[way], seconds = clocked(lambda work=work: work(workload, device), device)
-        times[way] = scale * seconds
+        work = contestants.WAYS[way]
+        found[way], times[way] = clocked(lambda work=work: work(workload, device), device)
         if way != "estimated":  # of which `checked` says how far it is off
             points = contestants.weights_of(workload, found[way])
             values = found[way].loss["train"].ravel()
@@ -213,12 +205,9 @@ def measured(name, options):
     workload = WORKLOADS[name](small)
     points = len(workload.weights())
     timed = min(points, 25 if small else TIMED[name])
-    some = None if small or device != "cpu" else TIMED_EXACT.get(name)
     rounds, found, peers_memory = [], {}, {}
     for number in range(options.pairs):
-        times, found, peers_memory = a_round(
-            workload, timed, WAYS[name], options.peers, device, some
-        )
+        times, found, peers_memory = a_round(workload, timed, WAYS[name], options.peers, device)
         rounds.append(times)
         said = ", ".join(f"{who} {seconds:.3g} s" for who, seconds in times.items())
         print(f"{name} {number + 1}/{options.pairs}: {said}", flush=True)
@@ -231,7 +220,6 @@ def measured(name, options):
         "points": points,
         "anchors": len(workload.ends),
         "timed points of the usual loop": timed,
-        "timed points of the exact way": some or points,
         "strategy": strategy_of(workload, device),
         "operations an example": {"all layers": every, "first layer": first},
         "rounds": rounds,

@@ -162,16 +162,10 @@ def conditions(results):
             f"{result['name']}: {facts['date']}, {where}, torch {facts['torch']}, Python "
             f"{facts['python']}, thalweg {facts['thalweg']}, float32; {len(result['rounds'])} "
             f"rounds; the usual loop timed on {result['timed points of the usual loop']} of "
-            f"{result['points']} points{_exact_points(result)}; products {bounds[0]:.0f} "
+            f"{result['points']} points; products {bounds[0]:.0f} "
             f"GFLOP/s, copies {bounds[1]:.1f} GB/s."
         )
     return told
-
-
-def _exact_points(result):
-    """Return on how many points the exact way was timed, where not on all."""
-    some = result.get("timed points of the exact way", result["points"])
-    return "" if some == result["points"] else f", thalweg on {some}"
 
 
 WRITTEN = """\

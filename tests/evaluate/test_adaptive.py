@@ -1,6 +1,7 @@
 """Adaptive sections, against dense truth on problems that were not used to design them."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
@@ -304,3 +305,24 @@ def test_one_adaptive_coordinate_is_none():
 def test_bad_grids_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         tw.Adaptive(**options)
+
+
+@pytest.mark.parametrize("slope", [False, True])
+def test_how_to_evaluate_is_settled_once_for_all_refinements(slope, monkeypatch):
+    import thalweg.evaluate.sweep  # noqa: F401 (the package has a function of that name)
+
+    module = sys.modules["thalweg.evaluate.sweep"]
+    calls = []
+    for name in ("choose", "choose_along_tangent", "checked_anchors"):
+        original = getattr(module, name)
+        monkeypatch.setattr(
+            module,
+            name,
+            lambda *given, name=name, original=original: calls.append(name) or original(*given),
+        )
+    problem = Counted(CURVES["barrier"])
+    result = problem.profile(tw.Adaptive(1e-3), slope=slope)
+    assert len(result.alpha) > 9  # it has been refined
+    assert calls == ["checked_anchors", "choose_along_tangent" if slope else "choose"]
+    if slope:
+        assert result.provenance.objective["slope"] == "forward mode"

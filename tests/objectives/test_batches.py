@@ -21,6 +21,7 @@ from torch.utils.data import (
 from cases import classes, normal
 from thalweg.errors import NonDeterministicObjectiveError
 from thalweg.objectives.batches import examples_in, map_tensors, narrow, read_splits
+from thalweg.objectives.nested import few_of
 from thalweg.objectives.random_state import preserved_random_state
 
 X, Y = normal(10, 3, seed=1), classes(10, count=3, seed=2)
@@ -359,6 +360,18 @@ def test_narrow_cuts_what_has_one_entry_an_example():
     assert torch.equal(part["y"], Y[3:7])
     assert part["table"].shape == (4, 4)
     assert part["scale"].ndim == 0
+
+
+def test_few_examples_are_fewer_where_they_are_sequences():
+    tokens = classes(100, 30, count=9)
+    for batch in ((tokens, tokens), {"x": tokens.int(), "scale": torch.tensor(2.0)}):
+        assert examples_in(few_of(batch, 64, 300)) == 10
+        assert examples_in(few_of(batch, 7, 300)) == 7
+        assert examples_in(few_of(batch, 64, 31)) == 4
+        assert examples_in(few_of(batch, 1000, 10_000)) == 100
+    assert examples_in(few_of((X, Y), 8, 300)) == 8
+    assert examples_in(few_of((tokens.to(torch.uint8), tokens[:, 0]), 64, 300)) == 64
+    assert torch.equal(few_of((tokens, Y), 64, 300)[0], tokens[:10])
 
 
 def test_examples_are_counted_by_the_first_tensor_that_has_any():

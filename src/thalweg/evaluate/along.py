@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from thalweg.evaluate.adaptive import refined_line, refined_table
-from thalweg.evaluate.along_tangent import choose_along_tangent, slope_mode
+from thalweg.evaluate.along_tangent import choose_along_tangent
 from thalweg.evaluate.planning import Plan, choose, planned
 from thalweg.evaluate.points import SectionPoints, made, rounding_error, table_of
 from thalweg.evaluate.subsample import Subsample, estimated
@@ -127,7 +127,7 @@ def profile(
     names = list(at_grid[0].samples)
     facts = _facts(rounding_error(objective, section, alpha, at_grid))
     if slope:
-        facts["slope"] = f"{slope_mode(objective, section)} mode"
+        facts["slope"] = f"{points.slope_mode} mode"
     return Profile(
         alpha=alpha,
         loss=loss,

@@ -28,7 +28,7 @@ from thalweg.objectives.tangents import dual, dual_numbers, moving_statistics, p
 from thalweg.results import Array
 from thalweg.sections import Section
 
-__all__ = ["Mode", "choose_along_tangent", "slope_mode"]
+__all__ = ["Mode", "choose_along_tangent", "mode_of"]
 
 Mode = Literal["forward", "reverse"]
 
@@ -74,9 +74,9 @@ def choose_along_tangent(objective: Objective, section: Section, given: Sequence
     return Choice(SlopeOfModel(objective, section, anchors, "reverse"), (_reason(refused),))
 
 
-def slope_mode(objective: Objective, section: Section) -> Mode:
-    """Return how slopes along a section are differentiated, for the provenance of a result."""
-    strategy = choose_along_tangent(objective, section, section.anchors).strategy
+def mode_of(choice: Choice) -> Mode:
+    """Return how a choice made by `choose_along_tangent` differentiates."""
+    strategy = choice.strategy
     assert isinstance(strategy, SlopeByGradient | SlopeOfFunction | SlopeOfModel)
     return strategy.mode
 

@@ -37,7 +37,7 @@ __all__ = ["Choice", "Plan", "choose", "planned"]
 
 # What is looked at, and compared: some examples, fewer where one is a sequence of many tokens.
 _TRACED_EXAMPLES = 64
-_TRACED_TOKENS = 512
+_TRACED_TOKENS = 256
 
 # Products per entry of a layer's output from which on combining m stored outputs is cheaper:
 # a term of a combination waits for memory as long as 8 to 16 terms of a product take.

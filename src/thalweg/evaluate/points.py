@@ -9,7 +9,8 @@ import numpy as np
 
 from thalweg.anchors import distance
 from thalweg.environment import provenance
-from thalweg.evaluate.sweep import sweep
+from thalweg.evaluate.along_tangent import Mode, mode_of
+from thalweg.evaluate.sweep import Prepared, prepared, sweep
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.progress import Progress
@@ -36,6 +37,18 @@ class SectionPoints:
         self.keep = keep
         self.slope = slope
         self._rows: dict[bytes, Evaluation] = {}
+        self._ready: Prepared | None = None
+
+    @property
+    def slope_mode(self) -> Mode:
+        """How the slopes are differentiated."""
+        return mode_of(self._prepared(self.section.weights(self.section.places[:1])).choice)
+
+    def _prepared(self, weights: Array) -> Prepared:
+        """Return what holds for all points, settled once."""
+        if self._ready is None:
+            self._ready = prepared(self.objective, self.section, weights, self.slope)
+        return self._ready
 
     def __call__(self, places: Array) -> list[Evaluation]:
         """Return the evaluations at some coordinates, shape (n,) or (n, k)."""
@@ -51,6 +64,7 @@ class SectionPoints:
                 slopes,
                 progress=self.progress,
                 keep=self.keep,
+                ready=self._prepared(weights),
             )
             self._rows |= {keys[i]: row for i, row in zip(missing, found, strict=True)}
         return [self._rows[key] for key in keys]

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 
 from thalweg.anchors import Anchor
+from thalweg.evaluate.allocation import keep_freed_memory
 from thalweg.evaluate.along_tangent import choose_along_tangent
 from thalweg.evaluate.identity import Identity, identity_of, probed
 from thalweg.evaluate.kept import KeptPoints
-from thalweg.evaluate.planning import choose
+from thalweg.evaluate.planning import Choice, choose
 from thalweg.evaluate.ranks import Ranks, current_ranks
 from thalweg.evaluate.strategy import Strategy
 from thalweg.evaluate.tensorwise import checked_anchors
@@ -20,7 +22,47 @@ from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array
 from thalweg.sections import Section
 
-__all__ = ["sweep"]
+__all__ = ["Prepared", "prepared", "sweep"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is settled before the first point of a section, and holds for all of its points.
+
+    Attributes:
+        anchors: The anchors as the objective can use them, checked.
+        choice: How points are evaluated.
+    """
+
+    anchors: Sequence[Anchor]
+    choice: Choice
+
+
+def prepared(
+    objective: Objective, section: Section, weights: Array, slope: bool = False
+) -> Prepared:
+    """Check objective and anchors, and choose how to evaluate points of a section.
+
+    Args:
+        objective: The cost.
+        section: Its anchors are combined.
+        weights: Some of the points, one row each: ways of evaluation are compared there.
+        slope: Whether slopes are wanted, too.
+
+    Raises:
+        RuntimeError: If another rank failed.
+    """
+    weights, ranks = _expect_weights(weights, section), _ranks_of(objective)
+    keep_freed_memory()
+    # In the middle, for ends are special: where a start gives every class the same score, or a
+    # solution has no cost at all, a wrong mean cannot be told from a right one.
+    middle = weights[len(weights) // 2]
+    anchors = ranks.check(lambda: checked_anchors(objective, section, middle))
+    if slope:
+        return Prepared(
+            anchors, ranks.check(lambda: choose_along_tangent(objective, section, anchors))
+        )
+    return Prepared(anchors, ranks.check(lambda: choose(objective, section, anchors, weights)))
 
 
 def sweep(
@@ -31,6 +73,7 @@ def sweep(
     *,
     progress: bool | Progress | None = None,
     keep: str | os.PathLike[str] | None = None,
+    ready: Prepared | None = None,
 ) -> list[Evaluation]:
     """Evaluate an objective at each row of a weight matrix.
 
@@ -47,6 +90,7 @@ def sweep(
             first alone shows any.
         keep: A folder where points are kept as they are finished, and taken from where they
             are finished already; None for neither.
+        ready: What `prepared` has settled for this objective and section; None to do so now.
 
     Raises:
         ValueError: If a weight is not finite, or there is not one for each anchor.
@@ -58,16 +102,12 @@ def sweep(
     if len(weights) == 0:
         return []
     ranks = _ranks_of(objective)
-    # In the middle, for ends are special: where a start gives every class the same score, or a
-    # solution has no cost at all, a wrong mean cannot be told from a right one.
-    middle = weights[len(weights) // 2]
-    anchors = ranks.check(lambda: checked_anchors(objective, section, middle))
-    if slopes is None:
-        strategy = ranks.check(lambda: choose(objective, section, anchors, weights).strategy)
-    else:
+    if ready is None:
+        ready = prepared(objective, section, weights, slopes is not None)
+    anchors, strategy = ready.anchors, ready.choice.strategy
+    if slopes is not None:
         # The slope belongs to the point: one place may be passed in several directions.
         weights = np.hstack([weights, _expect_slopes(slopes, weights, section)])
-        strategy = ranks.check(lambda: choose_along_tangent(objective, section, anchors).strategy)
     with ExitStack() as stack:
         kept: KeptPoints | None = None
         found: dict[int, Evaluation] = {}

@@ -75,17 +75,17 @@ def checked_anchors(objective: Objective, section: Section, row: Array) -> list[
         ParameterMismatchError: If an anchor is a point of another space.
         NonDeterministicObjectiveError: If two evaluations of one point disagree.
     """
-    if not written_in_place(objective, section.anchors):
-        anchors = [objective.point(anchor, "An anchor") for anchor in section.anchors]
-        objective.check(combine(anchors, row))
-        return [*anchors]
-    assert isinstance(objective, ModelObjective)
-    kept: list[Anchor] = []
+    in_place = written_in_place(objective, section.anchors)
+    anchors: list[Anchor] = []
     for anchor in section.anchors:
-        if isinstance(anchor, StoredPoint):
+        if in_place and isinstance(anchor, StoredPoint):
             anchor.check(objective.space)
-            kept.append(anchor)
+            anchors.append(anchor)
         else:
-            kept.append(objective.point(anchor, "An anchor"))
-    objective.check_on(kept, [*map(float, row)])
-    return kept
+            anchors.append(objective.point(anchor, "An anchor"))
+    if in_place:
+        assert isinstance(objective, ModelObjective)
+        objective.check_on(anchors, [*map(float, row)])
+    else:
+        objective.check(combine(anchors, row))
+    return anchors

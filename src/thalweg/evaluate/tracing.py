@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 __all__ = ["Affine", "DenseChain", "Trace", "dense_chain", "folding_pairs", "observed", "traced"]
 
@@ -164,7 +165,7 @@ def traced(
     try:
         for leaf in leaves:
             leaf.requires_grad_(True)
-        with FlopCounterMode(display=False) as counter, observed(model, first_look):
+        with _Products() as products, observed(model, first_look):
             run(0)
     finally:
         for leaf in leaves:
@@ -178,11 +179,35 @@ def traced(
         if calls[name] == 1
         and all(f"{name}.{part}".lstrip(".") in moving for part, _ in _parts(modules[name]))
     )
-    counts = counter.get_flop_counts().get("Global", {})
-    products = sum(counts.values())
-    in_convolutions = sum(n for kind, n in counts.items() if "convolution" in str(kind))
     flat = any(isinstance(m, nn.Conv2d) for m in modules.values())
-    return Trace(examples, products, widest, first, flat and 2 * in_convolutions > products)
+    return Trace(
+        examples, products.all, widest, first, flat and 2 * products.convolutions > products.all
+    )
+
+
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The floating-point operations of matrix products and convolutions, by torch's formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.all = 0
+        self.convolutions = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Torch's compiler, which `FlopCounterMode` loads to say so, takes more than a second.
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        kind = func._overloadpacket
+        if kind in flop_registry:
+            count = flop_registry[kind](*args, **(kwargs or {}), out_val=out)
+            self.all += count
+            self.convolutions += count if "convolution" in str(kind) else 0
+        return out
 
 
 def _is_affine(module: nn.Module) -> bool:

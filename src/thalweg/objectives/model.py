@@ -43,8 +43,8 @@ __all__ = ["ModelObjective"]
 
 # What an objective checks itself on: enough to see what is random, little beside a sweep.
 _CHECKED_BATCHES = 32
-_CHECKED_EXAMPLES = 128
-_CHECKED_TOKENS = 1024
+_CHECKED_EXAMPLES = 32
+_CHECKED_TOKENS = 512
 
 
 class ModelObjective(Objective):
@@ -233,9 +233,9 @@ class ModelObjective(Objective):
     def check(self, theta: Tensor) -> None:
         """Raise unless the same batches give the same loss twice, and in two sizes.
 
-        Up to 128 examples of each of up to 32 batches of the first split, evenly spread, are
+        Up to 32 examples of each of up to 32 batches of the first split, evenly spread, are
         evaluated twice as they are and once in two parts; fewer where they are sequences, of
-        1024 tokens together. The first finds models that draw random numbers even in evaluation
+        512 tokens together. The first finds models that draw random numbers even in evaluation
         mode (functional dropout, stochastic depth), the second losses and layers that mix the
         examples of a batch. Once an objective has passed at a point where its loss is finite, it
         is not asked again.

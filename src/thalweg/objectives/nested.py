@@ -75,9 +75,10 @@ def few_of(batch: Batch, examples: int, tokens: int) -> Batch:
     """Return the first examples, as views: of sequences, no more than hold so many tokens.
 
     What is looked at before a sweep is to be little beside it, and an example that is a sequence
-    costs as much as many others. Sequences are rows of integers; four of them are always kept.
+    costs as much as many others. Sequences are rows of integers (bytes are rather pixels); four
+    of them are always kept.
     """
-    rows = (t for t in tensors_in(batch) if t.ndim > 1 and not t.is_floating_point())
+    rows = (t for t in tensors_in(batch) if t.ndim > 1 and t.dtype in (torch.int32, torch.int64))
     longest = max((row[:1].numel() for row in rows), default=1)
     return narrow(batch, 0, min(examples, max(4, tokens // max(1, longest))))
 
