@@ -5,6 +5,7 @@ everything that measures, stores, draws or reports starts here, so nothing below
 imports torch: a result can be stored, redrawn and questioned on a machine without it.
 """
 
+from thalweg.results.displacement import Displacement
 from thalweg.results.ends import Ends
 from thalweg.results.estimate import Estimate
 from thalweg.results.frozen import Array
@@ -16,6 +17,7 @@ from thalweg.results.surface import Surface
 
 __all__ = [
     "Array",
+    "Displacement",
     "Ends",
     "Estimate",
     "History",
