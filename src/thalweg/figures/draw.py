@@ -195,7 +195,10 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
                 axes.set_xlabel("")
             if panel.map is None:
                 _draw_lines(axes, panel, ticks=7 if len(row) == 1 else 2)
-                _name_curves(axes, panel, heights[i], named)
+                if panel.equal:
+                    _name_tops(axes, panel)
+                else:
+                    _name_curves(axes, panel, heights[i], named)
             else:
                 _draw_map(canvas, axes, panel.map, heights[i] - _MAP_WORDS)
             _draw_vertical_markers(axes, panel)
@@ -308,6 +311,24 @@ def _name_curves(axes: Axes, panel: Panel, height: float, named: set[int]) -> No
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
+            color=_COLOURS[curve.rank % len(_COLOURS)],
+            fontsize=7,
+        )
+
+
+def _name_tops(axes: Axes, panel: Panel) -> None:
+    """Write the name of each curve where it is highest: the first below, the others above it."""
+    for curve in panel.curves:
+        if not np.isfinite(curve.y).any():
+            continue
+        top = int(np.nanargmax(curve.y))
+        axes.annotate(
+            curve.label,
+            (curve.x[top], curve.y[top]),
+            xytext=(0, 3 if curve.rank else -4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if curve.rank else "top",
             color=_COLOURS[curve.rank % len(_COLOURS)],
             fontsize=7,
         )
