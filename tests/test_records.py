@@ -14,7 +14,7 @@ from thalweg import records
 from thalweg.errors import RecordError
 from thalweg.measures import Barrier
 from thalweg.records import CheckedClaim, Record, open_record, save_record, write_atomically
-from thalweg.results import Ends, History, Profile, Provenance, Surface
+from thalweg.results import Displacement, Ends, History, Profile, Provenance, Surface
 
 
 def odd_values(count):
@@ -59,6 +59,18 @@ def make_surface():
     )
 
 
+def make_displacement():
+    return Displacement(
+        step=[0, 3, 7],
+        projection=odd_values(3),
+        distance=[0.0, 0.1 + 0.2, np.nan],
+        length=2.0,
+        size=7,
+        storage="float16",
+        labels=("start", "solution"),
+    )
+
+
 def make_record(**changes):
     record = Record(
         study="two-solutions",
@@ -69,6 +81,7 @@ def make_record(**changes):
         results={
             "line": make_profile(),
             "plane": make_surface(),
+            "path": make_displacement(),
             "run": History(epoch=[0, 1], loss=[3.0, 2.0], best=1.0),
         },
         numbers={"barrier": 0.75, "nothing": float("nan"), "low": -float("inf"), "count": 3},

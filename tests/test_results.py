@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from thalweg.results import Ends, History, Profile, Provenance, Surface
+from thalweg.results import Displacement, Ends, History, Profile, Provenance, Surface
 
 ALPHA = np.array([-0.5, 0.1, 0.4, 1.3])
 
@@ -249,3 +249,60 @@ def test_to_xarray_names_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(ImportError, match=r"pip install 'thalweg\[notebook\]'"):
         make_profile().to_xarray()
+
+
+# Displacement
+
+
+def make_displacement():
+    return Displacement(
+        step=[0, 5, 9],
+        projection=[0.0, 3.0, 6.0],
+        distance=[0.0, 4.0, 0.0],
+        norm=[0.0, 8.0, 10.0],
+        update_length=[5.0, 5.0],
+        length=6.0,
+    )
+
+
+def test_shares_of_a_displacement():
+    found = make_displacement()
+    np.testing.assert_array_equal(found.from_start, [0, 5, 6])
+    np.testing.assert_array_equal(found.captured, [np.nan, 0.6, 1])
+    np.testing.assert_array_equal(found.distance_share, [np.nan, 0.5, 0])
+    assert found.path_length == 10
+    assert found.furthest == 1
+
+
+def test_what_is_not_known_of_a_displacement_is_nan():
+    found = make_displacement()
+    assert np.isnan(found.second).all()
+    assert found.heading.shape == (2,)
+    assert found.update_cosine.shape == (1,)
+    assert Displacement([3], [1.0], [2.0]).update_cosine.shape == (0,)
+
+
+def test_a_displacement_is_frozen_and_can_be_copied():
+    found = make_displacement()
+    with pytest.raises(ValueError, match="read-only"):
+        found.distance[0] = 1.0
+    for twin in (copy.deepcopy(found), pickle.loads(pickle.dumps(found))):  # noqa: S301  ours
+        np.testing.assert_array_equal(twin.distance, found.distance)
+        assert twin.length == 6
+
+
+def test_shapes_of_a_displacement_must_fit():
+    with pytest.raises(ValueError, match=r"`distance` must have shape \(2\); got \(3,\)"):
+        Displacement([0, 1], [0, 1], [0, 1, 2])
+    with pytest.raises(ValueError, match=r"`heading` must have shape \(1\); got \(2,\)"):
+        Displacement([0, 1], [0, 1], [0, 1], heading=[1, 1])
+    with pytest.raises(ValueError, match=r"`step` is empty\. Give the points of a run"):
+        Displacement([], [], [])
+
+
+def test_displacement_to_xarray():
+    dataset = make_displacement().to_xarray()
+    assert float(dataset.distance.sel(step=5)) == 4
+    assert dataset.update_length.sel(from_step=5) == 5
+    assert dataset.update_cosine.dims == ("turn_step",)
+    assert dataset.turn_step.values.tolist() == [5]

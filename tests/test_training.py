@@ -403,6 +403,23 @@ def test_progress_is_told_after_every_evaluation():
     assert calls[2][2] == f"train loss {loss:.4g}, validation error {100 * error:.2f}%"
 
 
+def test_snapshots_are_the_points_of_the_run():
+    told, states = [], []
+
+    def snapshot(epoch, updates, model):
+        told.append((epoch, updates))
+        states.append({n: t.clone() for n, t in model.state_dict().items()})
+
+    splits = toy_splits()
+    trained = train(toy_model(), splits, TOY, seed=1, epochs=3, snapshot=snapshot)
+    batches = -(-len(splits["train"][1]) // TOY.batch_size)
+    assert told == [(epoch, epoch * batches) for epoch in range(4)]
+    assert_same_bits(states[0], trained.start)
+    assert_same_bits(states[trained.best_epoch], trained.solution)
+    unseen = train(toy_model(), splits, TOY, seed=1, epochs=3)
+    assert_same_bits(unseen.solution, trained.solution)
+
+
 def test_gradients_and_frozen_parameters_are_left_alone():
     model = toy_model()
     model.hidden1.bias.requires_grad_(False)

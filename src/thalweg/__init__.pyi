@@ -19,11 +19,19 @@ from .grids import Adaptive as Adaptive
 from .grids import Chebyshev as Chebyshev
 from .grids import Uniform as Uniform
 from .grids import Zoom as Zoom
+from .measures.displacement import detour_ratio as detour_ratio
+from .measures.displacement import greatest_distance as greatest_distance
+from .measures.displacement import least_captured_share as least_captured_share
+from .measures.displacement import overshoot as overshoot
 from .measures.profiles import barrier as barrier
 from .measures.profiles import convex_share as convex_share
 from .measures.profiles import greatest_climb as greatest_climb
 from .measures.profiles import interior_minima as interior_minima
 from .measures.profiles import is_monotone as is_monotone
+from .measures.random_walk import RandomWalkEvidence as RandomWalkEvidence
+from .measures.random_walk import excess_over_random_walk as excess_over_random_walk
+from .measures.random_walk import random_walk_displacement as random_walk_displacement
+from .measures.random_walk import random_walk_evidence as random_walk_evidence
 from .objectives.criteria import error_rate as error_rate
 from .objectives.documents import packed as packed
 from .objectives.documents import padded as padded
@@ -33,10 +41,12 @@ from .objectives.language import NextToken as NextToken
 from .objectives.language import token_error_rate as token_error_rate
 from .objectives.model import ModelObjective as ModelObjective
 from .objectives.objective import Objective as Objective
+from .probes.displacement import displacement as displacement
 from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
 from .reports.page import report as report
+from .results import Displacement as Displacement
 from .results import Estimate as Estimate
 from .results import History as History
 from .results import Interpolation as Interpolation
@@ -48,6 +58,7 @@ from .sections import Plane as Plane
 from .sections import Polyline as Polyline
 from .space import ParameterSpace as ParameterSpace
 from .stored import StoredPoint as StoredPoint
+from .trajectory.random_walk import random_walk as random_walk
 from .trajectory.trajectory import Trajectory as Trajectory
 
 __all__: list[str]

@@ -39,6 +39,7 @@ import safetensors.numpy
 from thalweg.errors import RecordError
 from thalweg.results import (
     Array,
+    Displacement,
     Ends,
     Estimate,
     History,
@@ -62,14 +63,23 @@ __all__ = [
 FORMAT = 1  # 1: first version
 VERDICTS = ("reproduced", "not reproduced")
 
-Result = Profile | Surface | History
+Result = Profile | Surface | History | Displacement
 Scalar = float | int | str | bool
 
 _DOCUMENT = "record.json"
 _ARRAYS = "arrays.safetensors"
 _KINDS = {
     kind.__name__: kind
-    for kind in (Ends, Estimate, History, Interpolation, Profile, Provenance, Surface)
+    for kind in (
+        Displacement,
+        Ends,
+        Estimate,
+        History,
+        Interpolation,
+        Profile,
+        Provenance,
+        Surface,
+    )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
@@ -145,8 +155,9 @@ class Record:
             _check_name(name, "result")
             if not isinstance(result, Result):
                 raise TypeError(
-                    f"A result is a Profile, Surface or History; `results[{name!r}]` is a "
-                    f"{type(result).__name__}. Put numbers in `numbers`, settings in `asked`."
+                    "A result is a Profile, Surface, History or Displacement; "
+                    f"`results[{name!r}]` is a {type(result).__name__}. Put numbers in "
+                    "`numbers`, settings in `asked`."
                 )
         numbers = {name: _scalar(value, name) for name, value in self.numbers.items()}
         tables = {

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,11 +17,13 @@ from thalweg.problems.recipes import Recipe
 from thalweg.progress import Progress
 from thalweg.results import Array, History, Provenance
 
-__all__ = ["Trained", "train"]
+__all__ = ["Snapshot", "Trained", "train"]
 
 Splits = Mapping[str, tuple[Tensor, Tensor]]
 # Split to (loss, error rate).
 _Reading = dict[str, tuple[float, float]]
+# Called with (epoch, updates made so far, the model).
+Snapshot = Callable[[int, int, nn.Module], None]
 
 # The activations of a wide layer for this many examples stay in the cache of a CPU.
 _EVALUATION_BATCH = 1000
@@ -64,6 +66,7 @@ def train(
     epochs: int | None = None,
     patience: int | None = None,
     progress: Progress | None = None,
+    snapshot: Snapshot | None = None,
     device: str | torch.device = "cpu",
 ) -> Trained:
     """Train a classifier in place with a recipe's schedules, limits and stopping rule.
@@ -96,6 +99,9 @@ def train(
         patience: Epochs without a new minimum after which training stops.
         progress: Called as `progress(epoch, epochs, message)` after each evaluation, the one of
             the start (epoch 0) included; the model then holds the parameters of that epoch.
+        snapshot: Called as `snapshot(epoch, updates, model)` after every epoch, the start
+            (epoch 0, no updates) included, so that a run can be recorded. It must leave the model
+            as it is.
         device: Where to train, the CPU or a CUDA device; the model is moved there.
 
     Returns:
@@ -135,6 +141,8 @@ def train(
     for epoch in range(epochs + 1):
         if epoch > 0:
             descent.run_epoch(*data["train"])
+        if snapshot is not None:
+            snapshot(epoch, descent.updates, model)
         reading = {name: _evaluate(model, *data[name]) for name in data}
         readings.append(reading)
         loss, error = reading["train"][0], reading["valid"][1]

@@ -43,6 +43,7 @@ _WIDTH, _PANEL = 9.0, 5.6  # cm: the width of a column, the height of a full pan
 _CAPTION_LETTERS = 76  # of the smallest print, that fit into the width
 _LETTER, _STOREYS = 0.019, 3  # width of a letter as a share of a panel; lines of names
 _MAP_WIDTH, _MAP_WORDS, _MAP_HEIGHT = 7.3, 2.4, 16.0  # cm: of a map, of what surrounds it
+_EQUAL_WORDS, _EQUAL_LEAST = 1.3, 3.0  # cm: what surrounds a panel with one scale, its least height
 _DPI = 300
 
 # Okabe & Ito (2008): told apart by readers with any kind of colour vision. In grey the dashes
@@ -105,7 +106,7 @@ def draw(
     caption go into the metadata of the file too, so that a picture says what it shows.
 
     Args:
-        what: A figure, or a Profile, Surface or History.
+        what: A figure, or a Profile, Surface, History or Displacement.
         path: Ends in `.png` (300 dots per inch), `.pdf` or `.svg`.
         log: Whether the cost of a result has a logarithmic scale; see `figure_of`.
         caption: Whether to write the caption below the picture as well.
@@ -194,7 +195,10 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
                 axes.set_xlabel("")
             if panel.map is None:
                 _draw_lines(axes, panel, ticks=7 if len(row) == 1 else 2)
-                _name_curves(axes, panel, heights[i], named)
+                if panel.equal:
+                    _name_tops(axes, panel)
+                else:
+                    _name_curves(axes, panel, heights[i], named)
             else:
                 _draw_map(canvas, axes, panel.map, heights[i] - _MAP_WORDS)
             _draw_vertical_markers(axes, panel)
@@ -204,10 +208,23 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
 
 def _height(panel: Panel) -> float:
     """Return the height of a panel in centimetres; that of a map follows from its shape."""
+    if panel.equal:
+        return _equal_height(panel)
     if panel.map is None:
         return _PANEL * panel.height
     shape = float(np.ptp(panel.map.y) / np.ptp(panel.map.x))
     return min(_MAP_WIDTH * shape + _MAP_WORDS, _MAP_HEIGHT)
+
+
+def _equal_height(panel: Panel) -> float:
+    """Return the height of a panel with a common scale, in which its curves fill the width."""
+    x = np.concatenate([curve.x for curve in panel.curves])
+    y = np.concatenate([curve.y for curve in panel.curves])
+    if not (np.isfinite(x).any() and np.isfinite(y).any()):
+        return _PANEL
+    wide, high = (float(np.nanmax(v) - np.nanmin(v)) for v in (x, y))
+    shape = high / wide if wide > 0 else 1.0
+    return min(max(_MAP_WIDTH * shape + _EQUAL_WORDS, _EQUAL_LEAST), _MAP_HEIGHT)
 
 
 def _label_axes(axes: Axes, panel: Panel, first: bool) -> None:
@@ -221,6 +238,8 @@ def _label_axes(axes: Axes, panel: Panel, first: bool) -> None:
         axes.set_xscale("log")
     if panel.y.log:
         axes.set_yscale("log")
+    if panel.equal:  # the limits give way, not the size
+        axes.set_aspect("equal", adjustable="datalim")
     if panel.map is None:
         axes.grid(visible=True)
 
@@ -292,6 +311,24 @@ def _name_curves(axes: Axes, panel: Panel, height: float, named: set[int]) -> No
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
+            color=_COLOURS[curve.rank % len(_COLOURS)],
+            fontsize=7,
+        )
+
+
+def _name_tops(axes: Axes, panel: Panel) -> None:
+    """Write the name of each curve where it is highest: the first below, the others above it."""
+    for curve in panel.curves:
+        if not np.isfinite(curve.y).any():
+            continue
+        top = int(np.nanargmax(curve.y))
+        axes.annotate(
+            curve.label,
+            (curve.x[top], curve.y[top]),
+            xytext=(0, 3 if curve.rank else -4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if curve.rank else "top",
             color=_COLOURS[curve.rank % len(_COLOURS)],
             fontsize=7,
         )

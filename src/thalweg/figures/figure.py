@@ -114,6 +114,7 @@ class Panel:
         map: Values over the plane, or None. A panel with a map has equal scales on both axes.
         title: Heading of this panel alone.
         height: Height as a share of that of a full panel.
+        equal: Whether a unit is as long on both axes; the height then follows from the curves.
     """
 
     x: Axis
@@ -124,6 +125,7 @@ class Panel:
     map: Map | None = None
     title: str = ""
     height: float = 1.0
+    equal: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From results to figures: what the plot of a profile, a surface or a history shows.
+"""From results to figures: what the plot of each kind of result shows.
 
 The kind of plot follows from the type of the result, so no study contains plotting code.
 """
@@ -6,12 +6,13 @@ The kind of plot follows from the type of the result, so no study contains plott
 from dataclasses import replace
 
 from thalweg.figures.captions import joined, run_words
+from thalweg.figures.displacement_plot import displacement_figure
 from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
-from thalweg.results import History, Profile, Surface
+from thalweg.results import Displacement, History, Profile, Surface
 
 __all__ = ["figure_of", "figures_of"]
 
@@ -27,6 +28,8 @@ def figure_of(
     - `Surface`: contours of the cost J at true distances in parameter space. The coordinates
       c become lengths Rᵀ c with the Cholesky factor R Rᵀ = gram, so nothing is sheared.
     - `History`: the cost against the epoch, with the epoch that was kept.
+    - `Displacement`: the distance off the line against the projection on it, to one scale, with
+      the half-circle of a random walk.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
@@ -55,10 +58,12 @@ def figure_of(
         figure = surface_figure(result, log)
     elif isinstance(result, History):
         figure = history_figure(result, bool(log))
+    elif isinstance(result, Displacement):
+        figure = displacement_figure(result)
     else:
         raise TypeError(
-            f"A plot shows a Profile, a Surface or a History; got {type(result).__name__}. "
-            "Pass one of these, or build a `Figure` yourself."
+            "A plot shows a Profile, Surface, History or Displacement; got "
+            f"{type(result).__name__}. Pass one of these, or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title
     return Figure(

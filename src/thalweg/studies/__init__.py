@@ -20,6 +20,9 @@ NAMES = (
     "interp-random-to-solution",
     "interp-two-starts",
     "interp-highres",
+    "random-walk-control",
+    "convex-hyperparameters",
+    "projection-residual-maxout",
 )
 
 

@@ -23,7 +23,7 @@ from thalweg.records import Record, open_record, save_record, write_atomically
 from thalweg.results import History
 from thalweg.space import ParameterSpace
 from thalweg.studies.study import Run
-from thalweg.training import train
+from thalweg.training import Snapshot, train
 
 __all__ = [
     "Network",
@@ -76,11 +76,11 @@ def untrained(run: Run, *, seed: int) -> tuple[torch.nn.Module, DataSet]:
     return multilayer_perceptron(_recipe_of(run.settings), inputs, seed=seed), data
 
 
-def train_network(run: Run, *, seed: int) -> Network:
+def train_network(run: Run, *, seed: int, snapshot: Snapshot | None = None) -> Network:
     """Train a network, or take up the result of an earlier run with the same settings.
 
     Both ends are written to `start-SEED.safetensors` and `solution-SEED.safetensors` as soon
-    as they are known.
+    as they are known. With a `snapshot` (see `thalweg.training.train`) it is trained in any case.
     """
     recipe = _recipe_of(run.settings)
     model, data = untrained(run, seed=seed)
@@ -88,7 +88,7 @@ def train_network(run: Run, *, seed: int) -> Network:
     asked = {"recipe": asdict(recipe), "seed": seed, "data": data.checksum, "device": run.device}
     files = [run.folder / f"{end}-{seed}.safetensors" for end in ("start", "solution")]
     kept = run.folder / f"training-{seed}"
-    history = _finished(kept, asked, files)
+    history = _finished(kept, asked, files) if snapshot is None else None
     if history is None:
         done = train(
             model,
@@ -96,6 +96,7 @@ def train_network(run: Run, *, seed: int) -> Network:
             recipe,
             seed=seed,
             progress=run.report,
+            snapshot=snapshot,
             device=run.device,
         )
         history = done.history

@@ -1,0 +1,28 @@
+"""What the probes return: frozen dataclasses of NumPy arrays and plain values.
+
+This package is the waist of thalweg. Everything that computes with torch ends here, and
+everything that measures, stores, draws or reports starts here, so nothing below this line
+imports torch: a result can be stored, redrawn and questioned on a machine without it.
+"""
+
+from thalweg.results.displacement import Displacement
+from thalweg.results.ends import Ends
+from thalweg.results.estimate import Estimate
+from thalweg.results.frozen import Array
+from thalweg.results.history import History
+from thalweg.results.interpolation import Interpolation
+from thalweg.results.profile import Profile
+from thalweg.results.provenance import Provenance
+from thalweg.results.surface import Surface
+
+__all__ = [
+    "Array",
+    "Displacement",
+    "Ends",
+    "Estimate",
+    "History",
+    "Interpolation",
+    "Profile",
+    "Provenance",
+    "Surface",
+]
