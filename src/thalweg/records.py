@@ -47,6 +47,7 @@ from thalweg.results import (
     Provenance,
     Surface,
 )
+from thalweg.run_surfaces import RunPoints, RunSurface
 
 __all__ = [
     "FORMAT",
@@ -62,14 +63,17 @@ __all__ = [
 FORMAT = 1  # 1: first version
 VERDICTS = ("reproduced", "not reproduced")
 
-Result = Profile | Surface | History
+Result = Profile | Surface | History | RunSurface
 Scalar = float | int | str | bool
 
 _DOCUMENT = "record.json"
 _ARRAYS = "arrays.safetensors"
 _KINDS = {
     kind.__name__: kind
-    for kind in (Ends, Estimate, History, Interpolation, Profile, Provenance, Surface)
+    for kind in (
+        *(Ends, Estimate, History, Interpolation, Profile, Provenance),
+        *(RunPoints, RunSurface, Surface),
+    )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}

@@ -9,9 +9,11 @@ from thalweg.figures.captions import joined, run_words
 from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
+from thalweg.figures.run_plot import run_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
 from thalweg.results import History, Profile, Surface
+from thalweg.run_surfaces import RunSurface
 
 __all__ = ["figure_of", "figures_of"]
 
@@ -27,6 +29,9 @@ def figure_of(
     - `Surface`: contours of the cost J at true distances in parameter space. The coordinates
       c become lengths Rᵀ c with the Cholesky factor R Rᵀ = gram, so nothing is sheared.
     - `History`: the cost against the epoch, with the epoch that was kept.
+    - `RunSurface`: the surface in space with the run at its true cost, the same as a map at true
+      distances, how far the run is from the line and off the surface, and the curvature across
+      the line where it was taken. Parts of the run behind the surface are faint.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
@@ -55,10 +60,12 @@ def figure_of(
         figure = surface_figure(result, log)
     elif isinstance(result, History):
         figure = history_figure(result, bool(log))
+    elif isinstance(result, RunSurface):
+        figure = run_figure(result, bool(log))
     else:
         raise TypeError(
-            f"A plot shows a Profile, a Surface or a History; got {type(result).__name__}. "
-            "Pass one of these, or build a `Figure` yourself."
+            "A plot shows a Profile, a Surface, a History or a RunSurface; got "
+            f"{type(result).__name__}. Pass one of these, or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title
     return Figure(
