@@ -144,6 +144,7 @@ PUBLIC = [
     "packed",
     "padded",
     "plan",
+    "principal_surface",
     "problems",
     "profile",
     "report",

@@ -33,6 +33,7 @@ from .objectives.language import NextToken as NextToken
 from .objectives.language import token_error_rate as token_error_rate
 from .objectives.model import ModelObjective as ModelObjective
 from .objectives.objective import Objective as Objective
+from .probes.principal_surface import principal_surface as principal_surface
 from .probes.run_surface import ruled_surface as ruled_surface
 from .probes.run_surface import run_plane as run_plane
 from .records import Record as Record

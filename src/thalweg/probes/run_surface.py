@@ -3,20 +3,18 @@
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from thalweg.anchors import combine
-from thalweg.environment import provenance
-from thalweg.evaluate.points import rounding_error
-from thalweg.evaluate.sweep import sweep
 from thalweg.objectives.objective import Evaluation, Objective
+from thalweg.probes.run_arguments import expect_across, expect_run
 from thalweg.probes.run_costs import (
     Combinations,
     KeptPoint,
+    RunCosts,
     blocks_of,
     points_at,
     tables_of,
@@ -24,10 +22,9 @@ from thalweg.probes.run_costs import (
 )
 from thalweg.probes.run_geometry import RunGeometry, geometry_of, pieces, residual
 from thalweg.progress import Progress, progress_bar
-from thalweg.results import Array, Provenance
+from thalweg.results import Array
 from thalweg.run_surfaces import RunPoints, RunSurface
 from thalweg.sections import Line
-from thalweg.space import remembered_buffers
 from thalweg.stored import StoredPoint
 from thalweg.trajectory.trajectory import Trajectory
 
@@ -168,8 +165,8 @@ class _Picture:
         keep: Keep,
         progress: bool | Progress | None,
     ) -> None:
-        _expect(objective, trajectory, line)
-        _expect_odd(across, reach)
+        expect_run(objective, trajectory, line)
+        expect_across(across, reach)
         objective.point(trajectory.points.read(0), "A point of the trajectory")
         self.objective = objective
         self.trajectory = trajectory
@@ -178,9 +175,7 @@ class _Picture:
         self.clock = time.perf_counter()
         self.ends = _ends_of(trajectory, line)
         self.labels = ("start", "end") if line is None else line.labels
-        self.buffers = tuple(end.buffers for end in self.ends) if line is None else line.buffers
         self.columns, self.reach = across, reach
-        self.error: dict[str, float] = {}
 
     def ruled(self, curvature: bool) -> RunSurface:
         """Evaluate the ruled surface, a few points of the run at a time."""
@@ -190,15 +185,14 @@ class _Picture:
             rows: list[Evaluation] = []
             run: list[Evaluation] = []
             bent: list[float] = []
-            total = len(self.trajectory) * (len(b) + 1)
+            costs = self._costs(report, len(self.trajectory) * (len(b) + 1))
             for block in blocks_of(self.trajectory):
                 points = points_at(self.trajectory, block, [int(m) for m in g.source[block]])
                 if curvature:
                     bent += [self._curvature(g, g.share[t], g.source[t], points) for t in block]
+                section = Combinations.of([*self.ends, *points.values()])
                 weights = [_ruling(g, t, b, [*points]) for t in block]
-                found = self._sweep(
-                    [*points.values()], np.vstack(weights), total, len(rows), report
-                )
+                found = costs.at(section, np.vstack(weights))
                 for start in range(0, len(found), len(b) + 1):
                     rows += found[start : start + len(b)]
                     run.append(found[start + len(b)])
@@ -216,12 +210,13 @@ class _Picture:
             farthest = int(np.argmax(np.where(g.own, g.distance, 0.0)))
             share = _along(g, along)
             points = points_at(self.trajectory, range(0), [farthest])
-            total = len(share) * len(b) + len(self.trajectory)
+            costs = self._costs(report, len(share) * len(b) + len(self.trajectory))
             bent = [self._curvature(g, s, farthest, points) for s in share if curvature]
             weights = [_combination(s, b / g.across[farthest], g.share[farthest]) for s in share]
-            rows = self._sweep([*points.values()], np.vstack(weights), total, 0, report)
+            section = Combinations.of([*self.ends, points[farthest]])
+            rows = costs.at(section, np.vstack(weights))
             place = self._shadow(g, points[farthest].theta, farthest, report)
-            run = self._run(total, len(rows), report)
+            run = costs.of_run()
         return self._result("plane", g, share * g.length, b, rows, run, place, bent)
 
     def _geometry(self, report: Progress) -> RunGeometry:
@@ -235,29 +230,11 @@ class _Picture:
         half = np.linspace(0, self.reach * float(g.distance.max()), self.columns // 2 + 1)
         return np.concatenate((-half[:0:-1], half))
 
-    def _sweep(
-        self, points: Sequence[KeptPoint], weights: Array, total: int, done: int, report: Progress
-    ) -> list[Evaluation]:
-        """Return the costs at combinations of both ends and some points."""
-        anchors = [*(end.theta for end in self.ends), *(point.theta for point in points)]
-        section = Combinations.of(anchors, [*self.buffers, *(point.buffers for point in points)])
-
-        def shown(so_far: int, _: int, message: str) -> None:
-            report(min(total, done + so_far), total, f"surface of a run: {message}")
-
-        rows = sweep(self.objective, section, weights, progress=shown, keep=self.keep)
-        if not self.error:
-            self.error = rounding_error(self.objective, section, weights, rows)
-        return rows
-
-    def _run(self, total: int, done: int, report: Progress) -> list[Evaluation]:
-        """Return the costs at the points of the run themselves."""
-        found: list[Evaluation] = []
-        for block in blocks_of(self.trajectory):
-            points = points_at(self.trajectory, block, [])
-            weights = np.eye(2 + len(points))[2:]
-            found += self._sweep([*points.values()], weights, total, done + len(found), report)
-        return found
+    def _costs(self, report: Progress, total: int) -> RunCosts:
+        """Return what evaluates the cost."""
+        self.costs = RunCosts(self.objective, self.trajectory, self.keep, report)
+        self.costs.total = total
+        return self.costs
 
     def _shadow(
         self, g: RunGeometry, theta: Tensor, farthest: int, report: Progress
@@ -309,6 +286,7 @@ class _Picture:
         true_loss, true_metrics = tables_of(run, (len(run),))
         warn_non_finite(loss, stacklevel=3)
         steps = self.trajectory.step.astype(np.float64)
+        where = {"kind": f"{kind} surface of a run", "labels": list(self.labels)}
         return RunSurface(
             kind=kind,
             along=along,
@@ -319,23 +297,8 @@ class _Picture:
             curvature=np.array(bent),
             labels=self.labels,
             length=g.length,
-            provenance=self._provenance(kind),
+            provenance=self.costs.provenance(where, time.perf_counter() - self.clock),
         )
-
-    def _provenance(self, kind: str) -> Provenance:
-        """Return what made the result."""
-        facts: dict[str, Any] = dict(self.objective.describe())
-        if self.error:
-            facts["precision_error"] = self.error
-        where = {
-            "kind": f"{kind} surface" if kind == "ruled" else kind,
-            "labels": list(self.labels),
-            "points": len(self.trajectory),
-            "points_dtype": str(self.trajectory.points.dtype).removeprefix("torch."),
-        }
-        seconds = time.perf_counter() - self.clock
-        o = self.objective
-        return provenance(o.device, o.dtype, seconds, objective=facts, section=where)
 
 
 def _ruling(g: RunGeometry, t: int, b: Array, numbers: Sequence[int]) -> Array:
@@ -375,40 +338,5 @@ def _ends_of(trajectory: Trajectory, line: Line | None) -> tuple[KeptPoint, Kept
         points = points_at(trajectory, range(0), [0, len(trajectory) - 1])
         return points[0], points[len(trajectory) - 1]
     flat = [p.flat() if isinstance(p, StoredPoint) else p for p in line.anchors]
-    start, end = (KeptPoint(p, remembered_buffers(p)) for p in flat)
+    start, end = (KeptPoint(p, b) for p, b in zip(flat, line.buffers, strict=True))
     return start, end
-
-
-def _expect(objective: Any, trajectory: Any, line: Any) -> None:
-    """Raise unless the arguments are what they should be."""
-    if not isinstance(objective, Objective):
-        raise TypeError(
-            f"The first argument is an objective; got {type(objective).__name__}. Make one with "
-            "`ModelObjective(model, loss, data)`."
-        )
-    if not isinstance(trajectory, Trajectory):
-        raise TypeError(
-            f"The second argument is a trajectory; got {type(trajectory).__name__}. Use "
-            "`Trajectory.open(folder)`, or `Trajectory.from_points(thetas)`."
-        )
-    if line is not None and not isinstance(line, Line):
-        raise TypeError(
-            f"`line` is a `Line`; got {type(line).__name__}. Leave it out for the line from the "
-            "first point of the run to the last."
-        )
-    if len(trajectory) == 0:
-        raise ValueError("A picture of a run needs points; the trajectory has none. Record some.")
-
-
-def _expect_odd(across: int, reach: float) -> None:
-    """Raise unless the coordinates across have a middle and an extent."""
-    if across < 3 or across % 2 == 0:
-        raise ValueError(
-            f"`across` must be an odd number of 3 or more, so that the line is in the middle; got "
-            f"{across}. Give {max(3, across + 1)}."
-        )
-    if not (np.isfinite(reach) and reach > 0):
-        raise ValueError(
-            f"`reach` must be a positive number; got {reach}. 1.2 shows a fifth more than the run "
-            "needs."
-        )
