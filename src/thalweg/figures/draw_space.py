@@ -14,7 +14,7 @@ from thalweg.results import Array
 
 __all__ = ["draw_space"]
 
-_ZOOM = 1.18
+_ZOOM = 1.1
 _ROWS = 48  # that make colours look smooth
 _FAINT = 0.38  # opacity of what the surface hides
 _SURFACE, _INK = 0.92, "#1a1a1a"
@@ -43,6 +43,7 @@ def draw_space(
     assert sheet is not None
     axes.computed_zorder = False  # the order is ours: surface, what it hides, what it does not
     axes.set_proj_type("ortho")
+    axes.set_anchor("W")  # the words about the height stand on the right
     axes.view_init(*sheet.view)
     axes.set_box_aspect(sheet.box, zoom=_ZOOM)
     sheet = _fine(sheet)

@@ -51,6 +51,7 @@ def run_figure(surface: RunSurface, log: bool) -> Figure:
         _distance_panel(surface),
     ]
     panels += [_curvature_panel(surface)] if len(surface.curvature) else []
+    panels += [_walk_panel(len(true))] if surface.kind == "principal" else []
     hidden = int(np.sum(~np.isfinite(shown(values, log))))
     return Figure(
         title=_title(surface),
@@ -162,13 +163,15 @@ def _distance_panel(surface: RunSurface) -> Panel:
     run = surface.run
     dots = len(run.step) <= _FEW_POINTS
     curves = [Curve(run.step, run.off, "off the surface", 1, dots)]
-    if surface.kind != "principal":
+    if surface.kind == "principal":
+        curves = [Curve(run.step, run.off, "off the plane", 0, dots)]
+    else:
         curves.insert(0, Curve(run.step, run.distance, "off the line", 0, dots))
     top = 1.08 * max(float(curve.y.max()) for curve in curves)
     limits = (-0.04 * top, top) if top > 0 else None
     return Panel(
         x=Axis("updates", limits=span(run.step)),
-        y=Axis("distance", limits=limits),
+        y=Axis("off the plane" if len(curves) == 1 else "distance", limits=limits),
         curves=tuple(curves),
         height=_SMALL,
     )
@@ -185,6 +188,20 @@ def _curvature_panel(surface: RunSurface) -> Panel:
         x=Axis(label, limits=span(x)),
         y=Axis("v'Hv across"),
         curves=(Curve(x, shown(surface.curvature, log=False), "on the line", 0, dots), zero),
+        height=_SMALL,
+    )
+
+
+def _walk_panel(points: int) -> Panel:
+    """Return what a random walk with as many points draws in its own principal plane: cosines."""
+    phase = np.pi * (np.arange(points) + 0.5) / points
+    first, second = (np.cos(k * phase) / np.sin(0.5 * np.pi * k / points) for k in (1, 2))
+    scale = np.ptp(first)
+    walk = Curve(-first / scale, second / scale, "random walk", 2, points <= _FEW_POINTS)
+    return Panel(
+        x=Axis("first principal component of a random walk"),
+        y=Axis("second"),
+        curves=(walk,),
         height=_SMALL,
     )
 
@@ -250,8 +267,10 @@ def _off_words(surface: RunSurface) -> str:
     if len(surface.explained) >= 2:
         first, second = (100 * share for share in surface.explained[:2])
         words.append(
-            f"The two components explain {first:.0f} % and {second:.0f} % of the run's scatter; "
-            "those of a random walk in many dimensions explain 61 % and 15 %."
+            f"The two components explain {first:.3g} % and {second:.3g} % of the run's scatter. "
+            "Bottom: where a random walk of as many points in many dimensions would be, in its own "
+            "principal plane, of which 61 % and 15 % are expected (Antognini & Sohl-Dickstein "
+            "2018); a smooth curve alone is no finding."
         )
     if surface.kind != "ruled":
         far = run.off.max()
