@@ -300,12 +300,10 @@ def _alt(surface: RunSurface, finite: Array, true: Array) -> str:
     if len(finite) == 0:
         return "Surface in space without a finite value."
     run, line = surface.run, surface.line_loss[surface.first_split]
-    first, last = true[0], true[-1]
+    first, last, line = true[0], true[-1], line[np.isfinite(line)]
     ridge = ""
-    if surface.kind != "principal":
-        ridge = (
-            f" On the line itself it is between {np.nanmin(line):.4g} and {np.nanmax(line):.4g}."
-        )
+    if surface.kind != "principal" and len(line):
+        ridge = f" On the line it is between {line.min():.4g} and {line.max():.4g}."
     far, off = f"{run.distance.max():.4g}", f"{run.off.max():.4g}"
     return (
         "Surface in space, the same as a contour map, and distances against updates. The cost is "
