@@ -75,6 +75,7 @@ ALLOWED = {
         "progress",
         "records",
         "results",
+        "run_surfaces",
         "sections",
         "source_files",
         "space",

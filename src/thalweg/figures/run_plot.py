@@ -20,7 +20,7 @@ from thalweg.run_surfaces import RunSurface
 __all__ = ["run_figure"]
 
 _MOST_ROWS = 90  # that are drawn in space
-_FEW_POINTS = 100  # so few that each is marked
+_FEW_POINTS = 50  # so few that each is marked
 _FLATTEST = 0.14  # shape of a map below which its axes get scales of their own
 _ROUNDING = 1e-9  # share of a length that is no length
 _SMALL = 0.55  # height of the panels below the map

@@ -20,6 +20,8 @@ NAMES = (
     "interp-random-to-solution",
     "interp-two-starts",
     "interp-highres",
+    "surface-factored-linear",
+    "surface-relu",
 )
 
 
