@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import thalweg as tw
+from thalweg.trajectory.points import PointSource
 
 
 def generator(seed: int) -> torch.Generator:
@@ -330,3 +331,19 @@ def full_batch(case: ModelCase) -> Callable[[Tensor], Tensor]:
         return loss(torch.func.functional_call(model, tensors, (x,)), y)
 
     return value
+
+
+# --- runs -----------------------------------------------------------------------------------
+
+
+class Overwriting(PointSource):
+    """Points in one buffer that each overwrites, as a reader of files may give them."""
+
+    def __init__(self, points: Tensor) -> None:
+        self.points = points
+        self.count, self.size = points.shape
+        self.dtype = points.dtype
+        self.buffer = torch.empty(self.size, dtype=self.dtype)
+
+    def read(self, index: int) -> Tensor:
+        return self.buffer.copy_(self.points[index])

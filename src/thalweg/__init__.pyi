@@ -42,6 +42,9 @@ from .objectives.language import token_error_rate as token_error_rate
 from .objectives.model import ModelObjective as ModelObjective
 from .objectives.objective import Objective as Objective
 from .probes.displacement import displacement as displacement
+from .probes.principal_surface import principal_surface as principal_surface
+from .probes.run_surface import ruled_surface as ruled_surface
+from .probes.run_surface import run_plane as run_plane
 from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
@@ -51,6 +54,7 @@ from .results import Estimate as Estimate
 from .results import History as History
 from .results import Interpolation as Interpolation
 from .results import Profile as Profile
+from .results import RunSurface as RunSurface
 from .results import Surface as Surface
 from .sections import BezierCurve as BezierCurve
 from .sections import Line as Line

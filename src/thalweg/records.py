@@ -46,6 +46,8 @@ from thalweg.results import (
     Interpolation,
     Profile,
     Provenance,
+    RunPoints,
+    RunSurface,
     Surface,
 )
 
@@ -63,7 +65,7 @@ __all__ = [
 FORMAT = 1  # 1: first version
 VERDICTS = ("reproduced", "not reproduced")
 
-Result = Profile | Surface | History | Displacement
+Result = Profile | Surface | History | Displacement | RunSurface
 Scalar = float | int | str | bool
 
 _DOCUMENT = "record.json"
@@ -71,14 +73,8 @@ _ARRAYS = "arrays.safetensors"
 _KINDS = {
     kind.__name__: kind
     for kind in (
-        Displacement,
-        Ends,
-        Estimate,
-        History,
-        Interpolation,
-        Profile,
-        Provenance,
-        Surface,
+        *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
+        *(RunPoints, RunSurface, Surface),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -4,7 +4,7 @@
 `thalweg.figures.draw` draws figures, and is the only module that imports matplotlib.
 """
 
-from thalweg.figures.figure import Axis, Band, Curve, Figure, Map, Marker, Panel
+from thalweg.figures.figure import Axis, Band, Curve, Figure, Map, Marker, Panel, Path, Sheet
 from thalweg.figures.plots import figure_of, figures_of
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Map",
     "Marker",
     "Panel",
+    "Path",
+    "Sheet",
     "figure_of",
     "figures_of",
 ]

@@ -29,6 +29,7 @@ except ImportError as error:
         "Install it with `pip install 'thalweg[plots]'`."
     ) from error
 
+from thalweg.figures.draw_space import draw_space
 from thalweg.figures.figure import Figure, Map, Panel
 from thalweg.figures.plots import figure_of
 from thalweg.records import Result, write_atomically
@@ -52,6 +53,8 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.3)), (0, (5, 1.4, 1.2, 1.4)), (0, (9, 2)))
 _INK, _SOFT, _LINE, _GRID = "#1a1a1a", "#6b6b6b", "#a0a0a0", "#e8e8e8"
 _MAP_COLOURS, _LEVELS = "viridis", 14
+_PATHS = ("#D55E00", _INK)  # on those colours: the run, the line
+_SPACE = 8.2  # cm: the height of a surface in space
 _STEPS = [1, 2, 2.5, 5, 10]  # between marks, as people count
 
 _STYLE = {
@@ -106,7 +109,7 @@ def draw(
     caption go into the metadata of the file too, so that a picture says what it shows.
 
     Args:
-        what: A figure, or a Profile, Surface, History or Displacement.
+        what: A figure, or a Profile, Surface, History, Displacement or RunSurface.
         path: Ends in `.png` (300 dots per inch), `.pdf` or `.svg`.
         log: Whether the cost of a result has a logarithmic scale; see `figure_of`.
         caption: Whether to write the caption below the picture as well.
@@ -188,7 +191,11 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
         share = columns // len(row)
         below = figure.rows[i + 1] if i + 1 < len(figure.rows) else ()
         for j, panel in enumerate(row):
-            axes = canvas.add_subplot(grid[i, j * share : (j + 1) * share])
+            place = grid[i, j * share : (j + 1) * share]
+            if panel.sheet is not None:
+                _draw_sheet(canvas.add_subplot(place, projection="3d"), panel)
+                continue
+            axes = canvas.add_subplot(place)
             _label_axes(axes, panel, first=j == 0)
             if [panel.x] == [other.x for other in below] and len(row) == 1:
                 axes.tick_params(labelbottom=False)  # the panel below has the same axis
@@ -201,6 +208,7 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
                     _name_curves(axes, panel, heights[i], named)
             else:
                 _draw_map(canvas, axes, panel.map, heights[i] - _MAP_WORDS)
+                _draw_on_map(axes, panel)
             _draw_vertical_markers(axes, panel)
             _draw_points(axes, panel)
     return canvas
@@ -210,9 +218,11 @@ def _height(panel: Panel) -> float:
     """Return the height of a panel in centimetres; that of a map follows from its shape."""
     if panel.equal:
         return _equal_height(panel)
+    if panel.sheet is not None:
+        return _SPACE * panel.height
     if panel.map is None:
         return _PANEL * panel.height
-    shape = float(np.ptp(panel.map.y) / np.ptp(panel.map.x))
+    shape = float(np.ptp(panel.map.y) / np.ptp(panel.map.x)) if panel.map.equal else 0.5
     return min(_MAP_WIDTH * shape + _MAP_WORDS, _MAP_HEIGHT)
 
 
@@ -392,13 +402,13 @@ def _draw_points(axes: Axes, panel: Panel) -> None:
 
 def _draw_map(canvas: Canvas, axes: Axes, plane: Map, height: float) -> None:
     """Draw filled contours with a scale of colours."""
-    axes.set_aspect("equal")
+    if plane.equal:
+        axes.set_aspect("equal")
     values = np.ma.masked_invalid(plane.values)
     if values.count() == 0:
         axes.text(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center")
         return
-    levels = _levels(float(values.min()), float(values.max()), plane.log)
-    norm = (LogNorm if plane.log else Normalize)(levels[0], levels[-1])
+    levels, norm = _scale(values, plane.log)
     filled = axes.contourf(plane.x, plane.y, values, levels=levels, norm=norm, cmap=_MAP_COLOURS)
     filled.set_edgecolor("face")  # no hairlines between the colours in PDF and SVG
     filled.set_linewidth(0.2)
@@ -412,6 +422,50 @@ def _draw_map(canvas: Canvas, axes: Axes, plane: Map, height: float) -> None:
     scale.minorticks_off()
     if plane.log:
         scale.ax.xaxis.set_major_formatter(FuncFormatter(_plain_number))
+
+
+def _draw_on_map(axes: Axes, panel: Panel) -> None:
+    """Draw curves on a map, in colours that stand out from its own."""
+    for curve in sorted(panel.curves, key=lambda curve: -curve.rank):
+        width = 1.3 if curve.rank == 0 else 1.0
+        axes.plot(
+            curve.x,
+            curve.y,
+            color=_PATHS[curve.rank % len(_PATHS)],
+            linestyle="-" if curve.rank == 0 else (0, (4, 1.6)),
+            linewidth=width,
+            marker="o" if curve.dots else "",
+            markersize=2.2,
+            path_effects=[withStroke(linewidth=width + 0.9, foreground="white")],
+            zorder=3 - 0.1 * curve.rank,
+        )
+
+
+def _draw_sheet(axes: Any, panel: Panel) -> None:
+    """Draw a surface in space in the colours of a map."""
+    assert panel.sheet is not None
+    values = np.ma.masked_invalid(panel.sheet.z)
+    if panel.sheet.log:
+        values = np.ma.masked_less_equal(values, 0)
+    if values.count() == 0:
+        axes.text2D(0.5, 0.5, "no finite value", transform=axes.transAxes, ha="center")
+        return
+    norm = _scale(values, panel.sheet.log)[1]
+    paint = matplotlib.colormaps[_MAP_COLOURS]
+    draw_space(
+        axes,
+        panel,
+        lambda cost: paint(norm(np.ma.masked_invalid(cost))),
+        _PATHS,
+        lambda width: [withStroke(linewidth=width, foreground="white")],
+        _plain_number,
+    )
+
+
+def _scale(values: Any, log: bool) -> tuple[list[float], Any]:
+    """Return round levels around some values, and the scale of colours that belongs to them."""
+    levels = _levels(float(values.min()), float(values.max()), log)
+    return levels, (LogNorm if log else Normalize)(levels[0], levels[-1])
 
 
 def _levels(low: float, high: float, log: bool) -> list[float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from thalweg.results import Array
 
-__all__ = ["Axis", "Band", "Curve", "Figure", "Map", "Marker", "Panel"]
+__all__ = ["Axis", "Band", "Curve", "Figure", "Map", "Marker", "Panel", "Path", "Sheet"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Map:
         values: The values there, shape (rows, columns).
         label: Quantity and unit.
         log: Whether equal steps of colour are equal factors.
+        equal: Whether both axes have one scale, so that distances are true.
     """
 
     x: Array
@@ -99,6 +100,55 @@ class Map:
     values: Array
     label: str
     log: bool = False
+    equal: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """A line through points in space, in the order given; it may lie on a sheet.
+
+    Attributes:
+        x: First horizontal positions, shape (n,).
+        y: Second horizontal positions, shape (n,).
+        z: Heights, shape (n,).
+        label: Its name.
+        rank: As for `Curve`.
+        dots: Whether the points themselves are marked.
+    """
+
+    x: Array
+    y: Array
+    z: Array
+    label: str
+    rank: int = 0
+    dots: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A surface in space, coloured by its height, with paths and named places on it.
+
+    Attributes:
+        x: First horizontal positions, shape (rows, columns).
+        y: Second horizontal positions, shape (rows, columns).
+        z: Heights, shape (rows, columns).
+        label: Quantity and unit of the height.
+        log: Whether equal heights are equal factors.
+        paths: Lines, the lowest rank in front.
+        places: Named places: name and position (x, y, z).
+        box: Lengths of the edges of the box that it is drawn in.
+        view: Elevation and azimuth of the eye, in degrees.
+    """
+
+    x: Array
+    y: Array
+    z: Array
+    label: str
+    log: bool = False
+    paths: tuple[Path, ...] = ()
+    places: tuple[tuple[str, tuple[float, float, float]], ...] = ()
+    box: tuple[float, float, float] = (1.0, 1.0, 0.7)
+    view: tuple[float, float] = (32.0, -58.0)
 
 
 @dataclass(frozen=True)
@@ -111,7 +161,8 @@ class Panel:
         curves: Lines, the lowest rank in front.
         bands: Shaded intervals, behind the lines.
         markers: Named places.
-        map: Values over the plane, or None. A panel with a map has equal scales on both axes.
+        map: Values over the plane, or None. Curves lie on it.
+        sheet: A surface in space, or None. Nothing else is in such a panel.
         title: Heading of this panel alone.
         height: Height as a share of that of a full panel.
         equal: Whether a unit is as long on both axes; the height then follows from the curves.
@@ -123,6 +174,7 @@ class Panel:
     bands: tuple[Band, ...] = ()
     markers: tuple[Marker, ...] = ()
     map: Map | None = None
+    sheet: Sheet | None = None
     title: str = ""
     height: float = 1.0
     equal: bool = False

@@ -10,9 +10,10 @@ from thalweg.figures.displacement_plot import displacement_figure
 from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
+from thalweg.figures.run_plot import run_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
-from thalweg.results import Displacement, History, Profile, Surface
+from thalweg.results import Displacement, History, Profile, RunSurface, Surface
 
 __all__ = ["figure_of", "figures_of"]
 
@@ -30,6 +31,9 @@ def figure_of(
     - `History`: the cost against the epoch, with the epoch that was kept.
     - `Displacement`: the distance off the line against the projection on it, to one scale, with
       the half-circle of a random walk.
+    - `RunSurface`: the surface in space with the run at its true cost, the same as a map at true
+      distances, how far the run is from the line and off the surface, and the curvature across
+      the line where it was taken. Parts of the run behind the surface are faint.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
@@ -60,9 +64,11 @@ def figure_of(
         figure = history_figure(result, bool(log))
     elif isinstance(result, Displacement):
         figure = displacement_figure(result)
+    elif isinstance(result, RunSurface):
+        figure = run_figure(result, bool(log))
     else:
         raise TypeError(
-            "A plot shows a Profile, Surface, History or Displacement; got "
+            "A plot shows a Profile, Surface, History, Displacement or RunSurface; got "
             f"{type(result).__name__}. Pass one of these, or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title

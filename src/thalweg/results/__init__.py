@@ -13,6 +13,7 @@ from thalweg.results.history import History
 from thalweg.results.interpolation import Interpolation
 from thalweg.results.profile import Profile
 from thalweg.results.provenance import Provenance
+from thalweg.results.run_surface import RunPoints, RunSurface
 from thalweg.results.surface import Surface
 
 __all__ = [
@@ -24,5 +25,7 @@ __all__ = [
     "Interpolation",
     "Profile",
     "Provenance",
+    "RunPoints",
+    "RunSurface",
     "Surface",
 ]

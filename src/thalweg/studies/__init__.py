@@ -23,6 +23,8 @@ NAMES = (
     "random-walk-control",
     "convex-hyperparameters",
     "projection-residual-maxout",
+    "surface-factored-linear",
+    "surface-relu",
 )
 
 
