@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -186,21 +187,20 @@ class Recorder:
             return
         self._watch.detach()
         try:
-            try:
+            with ExitStack() as at_last:
+                if self._writer is not None:
+                    at_last.callback(self._writer.close)
+                at_last.callback(self._snapshots.finish)
                 if self._begun and not self._failed:
                     if self._watch.made:  # a step whose end the loop did not come to tell of
                         self._count(self._watch.take(), None, None)
                     self._snapshots.take(self._steps, self._epoch)
-            finally:
-                self._snapshots.finish()
         except Exception as mine:
             if error is None:
                 raise
             error.add_note(f"The last point was not recorded: {mine}")
         finally:
             self._is_open = False
-            if self._writer is not None:
-                self._writer.close()
 
     def __enter__(self) -> Self:
         """Open the recorder."""
@@ -248,7 +248,7 @@ class Recorder:
             OSError: If what is due cannot be written.
         """
         self._expect_open()
-        value = None if loss is None else float(loss)
+        value = None if loss is None else float(loss.detach() if isinstance(loss, Tensor) else loss)
         update = self._watch.take()
         if update is None and self._watch.gradient_is_lost():
             self._losses.take()

@@ -89,7 +89,7 @@ class TrajectoryWriter:
             if not self._steps.length:
                 self._steps.append(head_of(columns_of(groups)), sync=True)
             self.columns = columns_in(self._steps.read())
-            for part in (_SNAPSHOTS, _UPDATES):
+            for part in ("", _SNAPSHOTS, _UPDATES):
                 for leftover in (self.folder / part).glob(".*.tmp"):
                     leftover.unlink(missing_ok=True)
             if self.new:
@@ -202,7 +202,8 @@ class TrajectoryWriter:
         """Flush what is left to the disk, and let the folder go."""
         try:
             if self._steps is not None:
-                self._steps.sync()
+                with self._room("The log of a run"):
+                    self._steps.sync()
         finally:
             for file in (self._steps, self._index):
                 if file is not None:

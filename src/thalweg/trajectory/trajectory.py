@@ -157,6 +157,9 @@ class Trajectory:
     def __len__(self) -> int:
         return self.points.count
 
+    def __repr__(self) -> str:
+        return f"Trajectory({len(self)} points of {self.points.size} parameters)"
+
     def __getitem__(self, index: int) -> "TrajectoryPoint":
         at = range(len(self))[index]  # counts from the end, and raises past it
         return TrajectoryPoint(self, at)

@@ -106,7 +106,8 @@ class OptimizerWatch:
             return
         self._before()
         self._rates = self._rates_now()
-        self._closure = bool(args) or kwargs.get("closure") is not None
+        given = [*args, kwargs.get("closure")]  # the optimiser itself is among the arguments
+        self._closure = any(each is not None and each is not optimizer for each in given)
         if self._take_norm and not self._closure:
             self._gradient_norm = self._norm()
 
