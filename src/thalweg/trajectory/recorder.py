@@ -194,7 +194,9 @@ class Recorder:
                 if self._begun and not self._failed:
                     if self._watch.made:  # a step whose end the loop did not come to tell of
                         self._count(self._watch.take(), None, None)
-                    self._snapshots.take(self._steps, self._epoch)
+                    # What was put into the model since the point was stored is no point of the run.
+                    if self._snapshots.stored_at != self._steps:
+                        self._snapshots.take(self._steps, self._epoch)
         except Exception as mine:
             if error is None:
                 raise
