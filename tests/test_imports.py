@@ -17,6 +17,7 @@ ALLOWED = {
     "__main__": {"cli"},
     # torch: from points to costs to results
     "checkpoints": set(),
+    "durable": set(),
     "space": {"checkpoints"},
     "directions": {"space"},
     "grids": {"results"},
@@ -40,7 +41,7 @@ ALLOWED = {
     },
     "problems": set(),
     "training": {"environment", "problems", "progress", "results", "trajectory"},
-    "trajectory": {"checkpoints", "environment", "results", "space"},
+    "trajectory": {"durable", "environment", "results", "space"},
     "probes": {
         "anchors",
         "environment",
@@ -58,7 +59,7 @@ ALLOWED = {
     # the waist and what comes after it: NumPy
     "results": {"interpolation"},
     "measures": {"results"},
-    "records": {"results"},
+    "records": {"durable", "results"},
     "figures": {"records", "results"},
     "reports": {"figures", "records"},
     # what reaches across
@@ -99,6 +100,8 @@ FREE = {"errors", "_version"}
 
 PUBLIC = [
     "Adaptive",
+    "Around",
+    "At",
     "BarrierAbove",
     "BezierCurve",
     "Chebyshev",
@@ -107,10 +110,12 @@ PUBLIC = [
     "DataUnavailableError",
     "Displacement",
     "Estimate",
+    "Every",
     "FunctionObjective",
     "History",
     "Interpolation",
     "Line",
+    "Logarithmic",
     "ModelObjective",
     "MonteCarlo",
     "NextToken",
@@ -125,11 +130,13 @@ PUBLIC = [
     "RandomWalkEvidence",
     "Record",
     "RecordError",
+    "Recorder",
     "RunSurface",
     "StoredPoint",
     "Subsample",
     "Surface",
     "Trajectory",
+    "TrajectoryError",
     "Uniform",
     "Zoom",
     "__version__",

@@ -7,6 +7,7 @@ from .errors import DataUnavailableError as DataUnavailableError
 from .errors import NonDeterministicObjectiveError as NonDeterministicObjectiveError
 from .errors import ParameterMismatchError as ParameterMismatchError
 from .errors import RecordError as RecordError
+from .errors import TrajectoryError as TrajectoryError
 from .evaluate import BarrierAbove as BarrierAbove
 from .evaluate import ClimbAbove as ClimbAbove
 from .evaluate import Plan as Plan
@@ -63,6 +64,11 @@ from .sections import Polyline as Polyline
 from .space import ParameterSpace as ParameterSpace
 from .stored import StoredPoint as StoredPoint
 from .trajectory.random_walk import random_walk as random_walk
+from .trajectory.recorder import Recorder as Recorder
+from .trajectory.schedules import Around as Around
+from .trajectory.schedules import At as At
+from .trajectory.schedules import Every as Every
+from .trajectory.schedules import Logarithmic as Logarithmic
 from .trajectory.trajectory import Trajectory as Trajectory
 
 __all__: list[str]

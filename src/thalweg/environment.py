@@ -13,7 +13,7 @@ import torch
 from thalweg._version import __version__
 from thalweg.results import Provenance
 
-__all__ = ["free_memory", "provenance", "usable_device"]
+__all__ = ["free_memory", "provenance", "usable_device", "versions"]
 
 
 def usable_device(name: torch.device | str) -> torch.device:
@@ -106,6 +106,21 @@ def _room_in(group: Path, limit: str, usage: str) -> Iterator[int]:
     yield max(0, room + int(counts.get("inactive_file", 0)))
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of what computes here.
+
+    Example:
+        >>> sorted(versions())
+        ['numpy', 'python', 'thalweg', 'torch']
+    """
+    return {
+        "thalweg": __version__,
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
 def provenance(
     device: torch.device,
     dtype: torch.dtype,
@@ -129,12 +144,7 @@ def provenance(
         ('float64', 0.25)
     """
     return Provenance(
-        versions={
-            "thalweg": __version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),

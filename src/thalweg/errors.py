@@ -4,7 +4,8 @@
     ├── ParameterMismatchError        parameters of another architecture
     ├── NonDeterministicObjectiveError  two evaluations of one point disagree
     ├── CheckpointError               a file that cannot be read safely
-    └── RecordError                   a record that is damaged, or of a newer format
+    ├── RecordError                   a record that is damaged, or of a newer format
+    └── TrajectoryError               a trajectory that is damaged, or in use by another recorder
     FileNotFoundError
     └── DataUnavailableError          a data set that is neither here nor to be had
 
@@ -18,6 +19,7 @@ __all__ = [
     "NonDeterministicObjectiveError",
     "ParameterMismatchError",
     "RecordError",
+    "TrajectoryError",
 ]
 
 
@@ -35,6 +37,10 @@ class CheckpointError(ValueError):
 
 class RecordError(ValueError):
     """A record is missing, damaged, or was made by a newer version."""
+
+
+class TrajectoryError(ValueError):
+    """A trajectory is missing, damaged, of a newer version, or cannot be gone on with."""
 
 
 class DataUnavailableError(FileNotFoundError):

@@ -25,7 +25,6 @@ either file is found. The checksums guard against damage; they are no signature.
 import json
 import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
@@ -36,6 +35,7 @@ from typing import Any, NoReturn, get_origin
 import numpy as np
 import safetensors.numpy
 
+from thalweg.durable import sync_folder, write_atomically
 from thalweg.errors import RecordError
 from thalweg.results import (
     Array,
@@ -206,7 +206,7 @@ def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:
     write_atomically(waiting, packed)
     write_atomically(folder / _DOCUMENT, document)
     os.replace(waiting, folder / _ARRAYS)
-    _sync_folder(folder)
+    sync_folder(folder)
     for pattern in ("arrays-*.safetensors", f".{_DOCUMENT}.*.tmp", ".arrays-*.tmp"):
         for leftover in folder.glob(pattern):  # of writers that were killed
             leftover.unlink(missing_ok=True)
@@ -242,40 +242,6 @@ def open_record(folder: str | os.PathLike[str]) -> Record:
         raise RecordError(f"The record in {folder} cannot be used. {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder, _DOCUMENT, f"its content does not fit together: {error}") from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file such that a crash leaves the old content or the new, never a part.
-
-    The bytes go to a temporary file in the same folder, are flushed to the disk, and take the
-    place of the old file in one step. Permissions follow the umask.
-
-    Args:
-        path: The file; its folder is made if need be.
-        data: The whole content.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, where the system lets one open a folder."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 # The document

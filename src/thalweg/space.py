@@ -94,7 +94,7 @@ class ParameterSpace:
     blocks: tuple[TensorBlock, ...]
     aliases: Mapping[str, str] = field(default_factory=dict)
     fixed: frozenset[str] = frozenset()
-    fingerprints: Mapping[str, "_Fingerprint"] = field(
+    fingerprints: Mapping[str, "Fingerprint"] = field(
         default_factory=dict, repr=False, compare=False
     )
 
@@ -148,9 +148,9 @@ class ParameterSpace:
             )
         everything = _tensors_of(model, False)
         prints = {
-            name: _Fingerprint.of(everything[name])
+            name: Fingerprint.of(everything[name])
             for name in sorted(fixed)
-            if name in everything and not _is_statistic(name) and not name.endswith(_COUNTER)
+            if name in everything and not is_statistic(name) and not name.endswith(_COUNTER)
         }
         return cls(tuple(blocks), aliases, frozenset(fixed), prints)
 
@@ -237,7 +237,7 @@ class ParameterSpace:
         statistics = {
             name: tensor.detach().clone()
             for name, tensor in tensors.items()
-            if name in self.fixed and _is_statistic(name)
+            if name in self.fixed and is_statistic(name)
         }
         return {b.name: names[self._found_name(b, tensors)] for b in self.blocks}, statistics
 
@@ -330,7 +330,7 @@ class ParameterSpace:
 
 
 @dataclass(frozen=True)
-class _Fingerprint:
+class Fingerprint:
     """What tells a tensor from another without keeping it."""
 
     dtype: torch.dtype
@@ -339,7 +339,7 @@ class _Fingerprint:
     parameter: bool
 
     @classmethod
-    def of(cls, tensor: Tensor, dtype: torch.dtype | None = None) -> "_Fingerprint":
+    def of(cls, tensor: Tensor, dtype: torch.dtype | None = None) -> "Fingerprint":
         """Take the fingerprint of a tensor, after a cast if it had another type."""
         dtype = tensor.dtype if dtype is None else dtype
         values = tensor.detach().to(dtype)
@@ -351,13 +351,16 @@ class _Fingerprint:
 
     def matches(self, tensor: Tensor) -> bool:
         """Tell whether a tensor has this fingerprint, up to the order of summation."""
-        other = _Fingerprint.of(tensor, self.dtype)
+        return self.agrees(Fingerprint.of(tensor, self.dtype), tensor.numel())
+
+    def agrees(self, other: "Fingerprint", size: int = 1) -> bool:
+        """Tell whether two fingerprints of a size are the same, up to the order of summation."""
         pairs = ((self.total, other.total), (self.norm, other.norm))
-        allowed = 1e-9 * abs(self.norm) * max(tensor.numel(), 1) ** 0.5
+        allowed = 1e-9 * abs(self.norm) * max(size, 1) ** 0.5
         return all(str(a) == str(b) or abs(a - b) <= allowed for a, b in pairs)
 
 
-def _is_statistic(name: str) -> bool:
+def is_statistic(name: str) -> bool:
     """Tell whether a name is that of a running statistic."""
     return name.rpartition(".")[2] in _STATISTICS
 

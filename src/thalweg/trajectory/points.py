@@ -40,6 +40,22 @@ class PointSource(ABC):
         for index in range(start, self.count if stop is None else stop):
             yield self.read(index)
 
+    def tensor(self, index: int, name: str) -> Tensor:
+        """Return one named tensor of one point.
+
+        Raises:
+            KeyError: If there is none of that name.
+        """
+        raise KeyError(f"Points that are vectors have no tensor {name!r}. Use `read`.")
+
+    def buffers(self, index: int) -> dict[str, Tensor]:
+        """Return the buffers of the model at one point; none where they are not kept."""
+        return {}
+
+    def update(self, index: int) -> Tensor | None:
+        """Return the update made from one point, shape (P,), or None where it is not kept."""
+        return None
+
 
 class PointsInMemory(PointSource):
     """Points that are given as the rows of a matrix.

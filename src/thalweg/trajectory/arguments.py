@@ -1,0 +1,58 @@
+"""Whether a recorder can do what it is asked for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from thalweg.trajectory.schedules import Schedule
+
+__all__ = ["expect_usable", "expect_whole", "settings_of"]
+
+_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def expect_usable(
+    schedule: Any, dtype: Any, state: bool, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Raise for arguments that are of no use."""
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"A schedule is needed; got {type(schedule).__name__}. Write `tw.Every(steps=100)`."
+        )
+    if dtype is not None and dtype not in _TYPES:
+        raise ValueError(
+            f"Parameters are stored in one of {', '.join(map(str, _TYPES))}; got {dtype}. Choose "
+            "one of these, or leave `dtype` out for the model's own."
+        )
+    if state and optimizer is None:
+        raise ValueError(
+            "The state of an optimiser is stored where there is one; got optimizer=None. Pass the "
+            "optimiser, or leave `optimizer_state` out."
+        )
+
+
+def expect_whole(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Raise for parameters of which this process has a part only."""
+    for name, parameter in parameters.items():
+        if hasattr(parameter, "full_tensor"):
+            raise TypeError(
+                f"A recorder needs whole parameters; {name!r} is sharded over processes. Train "
+                "with DistributedDataParallel, or record a checkpoint of gathered parameters."
+            )
+
+
+def settings_of(optimizer: torch.optim.Optimizer | None) -> dict[str, Any] | None:
+    """Return the name and the plain settings of an optimiser."""
+    if optimizer is None:
+        return None
+    groups = [
+        {
+            key: value
+            for key, value in group.items()
+            if isinstance(value, bool | int | float | str | tuple) and key != "params"
+        }
+        for group in optimizer.param_groups
+    ]
+    return {"name": type(optimizer).__name__, "groups": groups}
