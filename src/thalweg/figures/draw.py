@@ -45,6 +45,7 @@ _CAPTION_LETTERS = 76  # of the smallest print, that fit into the width
 _LETTER, _STOREYS = 0.019, 3  # width of a letter as a share of a panel; lines of names
 _MAP_WIDTH, _MAP_WORDS, _MAP_HEIGHT = 7.3, 2.4, 16.0  # cm: of a map, of what surrounds it
 _EQUAL_WORDS, _EQUAL_LEAST = 1.3, 3.0  # cm: what surrounds a panel with one scale, its least height
+_NAME_WIDTH = 0.095  # cm: of a letter of a name beside a panel
 _DPI = 300
 
 # Okabe & Ito (2008): told apart by readers with any kind of colour vision. In grey the dashes
@@ -173,7 +174,8 @@ def _metadata(figure: Figure, form: Format) -> dict[str, Any]:
 
 def _canvas(figure: Figure, caption: bool = False) -> Canvas:
     """Lay out the panels and draw each."""
-    heights = [max(_height(panel) for panel in row) for row in figure.rows]
+    width = _MAP_WIDTH - _NAME_WIDTH * _longest_name(figure)
+    heights = [max(_height(panel, width) for panel in row) for row in figure.rows]
     title = textwrap.wrap(figure.title, 42)  # letters that fit into the width
     words = textwrap.wrap(figure.caption, _CAPTION_LETTERS) if caption else []
     height = sum(heights) + 0.1 + 0.4 * len(title) + 0.27 * len(words)
@@ -214,7 +216,13 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
     return canvas
 
 
-def _height(panel: Panel) -> float:
+def _longest_name(figure: Figure) -> int:
+    """Return the letters of the longest name beside the panels of a figure that has a map."""
+    names = [[curve.label for curve in p.curves if curve.label] for p in figure.panels if not p.map]
+    return max((len(name) for some in names if len(some) > 1 for name in some), default=0)
+
+
+def _height(panel: Panel, width: float) -> float:
     """Return the height of a panel in centimetres; that of a map follows from its shape."""
     if panel.equal:
         return _equal_height(panel)
@@ -223,7 +231,7 @@ def _height(panel: Panel) -> float:
     if panel.map is None:
         return _PANEL * panel.height
     shape = float(np.ptp(panel.map.y) / np.ptp(panel.map.x)) if panel.map.equal else 0.5
-    return min(_MAP_WIDTH * shape + _MAP_WORDS, _MAP_HEIGHT)
+    return min(width * shape + _MAP_WORDS, _MAP_HEIGHT)
 
 
 def _equal_height(panel: Panel) -> float:

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from thalweg.errors import TrajectoryError
@@ -43,15 +44,23 @@ class FolderLock:
             os.ftruncate(self._file, 0)
             os.write(self._file, f"{os.getpid()}\n".encode())
         except BaseException:
-            self.release()
+            self.forget()
             raise
         _HELD.add(self)
 
     def release(self) -> None:
-        """Let the folder go."""
+        """Let the folder go, even where a process that has just been forked has the file open."""
+        if self._file >= 0 and sys.platform != "win32" and self in _HELD:
+            with suppress(OSError):  # some network file systems know no locks
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        self.forget()
+
+    def forget(self) -> None:
+        """Close the file, and leave the lock to whoever else has it open."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+        _HELD.discard(self)
 
 
 def _locked(file: int, path: Path) -> bool:
@@ -77,7 +86,7 @@ def _locked(file: int, path: Path) -> bool:
 def _forget() -> None:
     """Let go of the locks of the parent: a worker that outlives it must not hold its folder."""
     for lock in list(_HELD):
-        lock.release()
+        lock.forget()
 
 
 if hasattr(os, "register_at_fork"):
