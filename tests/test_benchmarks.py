@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import contestants
+import displacement
 import instructions
 import machine
 import numpy as np
@@ -369,3 +370,32 @@ def test_without_valgrind_nothing_is_counted_and_that_is_said(tmp_path, monkeypa
     instructions.main()
     assert "`valgrind` is needed and is not on the path" in capsys.readouterr().out
     assert not (tmp_path / "results").exists()
+
+
+# --- displacement ----------------------------------------------------------------------------
+
+
+def test_a_displacement_is_measured_from_files(tmp_path):
+    displacement.write(tmp_path, 5, 700)
+    found = displacement.measure(tmp_path, rounds=2)
+    assert (found["snapshots"], found["parameters"]) == (5, 700)
+    assert found["bytes"] == sum(path.stat().st_size for path in tmp_path.iterdir())
+    seconds, rates = found["seconds"], found["bytes a second"]
+    assert rates["displacement"][1] == 2 * found["bytes"] / seconds["displacement"][1]
+    assert rates["plain read"][1] == found["bytes"] / seconds["plain read"][1]
+    assert found["greatest distance"] > 0
+    assert "5 snapshots of 700 parameters" in displacement.sentence(found)
+    assert displacement.apart(tmp_path, 1)["greatest distance"] == found["greatest distance"]
+
+
+def test_a_measurement_that_fails_is_told(tmp_path):
+    with pytest.raises(RuntimeError, match="The measurement failed: "):
+        displacement.apart(tmp_path / "nothing", 1)
+
+
+def test_a_file_is_read_to_its_end(tmp_path, monkeypatch):
+    path = tmp_path / "large"
+    path.write_bytes(bytes(20 << 20))
+    displacement.read_plainly([path])
+    monkeypatch.delattr(displacement.os, "posix_fadvise", raising=False)
+    assert not displacement.forget([path])

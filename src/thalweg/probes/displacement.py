@@ -1,20 +1,9 @@
-"""How far a run strays from a line, in two passes over its points.
-
-Points are read one block at a time, in a thread of its own that is one block ahead, so that a
-trajectory may be larger than memory and the disk never waits. What is computed from a block is
-computed piece by piece: a piece of some points at some thousand parameters stays in the cache of
-the processor, where it is turned to float64 and all sums over it are taken.
-"""
+"""How far a run strays from a line, in two passes over its points."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +13,7 @@ from thalweg.anchors import distance
 from thalweg.environment import provenance
 from thalweg.errors import ParameterMismatchError
 from thalweg.probes.rounding import largest_rounding
+from thalweg.probes.streaming import Room, Sums, Workers, blocks, dots
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Displacement
 from thalweg.sections import Line
@@ -33,11 +23,9 @@ from thalweg.trajectory.trajectory import Trajectory
 
 __all__ = ["displacement"]
 
-# Up to 10,000 entries BLAS takes a dot product in one thread; the threads are ours.
-_PIECE = 8192
-_MOST_POINTS, _MOST_BYTES = 8, 64 << 20  # of a block
-
-Sums = tuple[Array, ...]
+# |v|² = |v − g u|² − ((v − g u)·u)² loses digits where the second square exceeds the result; it
+# is used up to this ratio, and the vector is computed otherwise.
+_LARGEST_RATIO = 100.0
 
 
 def displacement(
@@ -84,7 +72,8 @@ def displacement(
     began = time.perf_counter()
     source = trajectory.points
     axis = _Axis.of(_line_of(trajectory) if line is None else line, source)
-    with progress_bar(progress) as report, _Workers() as workers:
+    # NaN and infinity are values here.
+    with np.errstate(all="ignore"), progress_bar(progress) as report, Workers() as workers:
         first = _first_pass(source, axis, workers, report)
         second, rest = _second_pass(source, axis, first, workers, report)
     away, along = first.distance, first.projection
@@ -165,70 +154,6 @@ def _line_of(trajectory: Trajectory) -> Line:
     return Line(trajectory[0].theta, trajectory[-1].theta)
 
 
-# Blocks of points, and pieces of their parameters
-
-
-class _Workers(AbstractContextManager["_Workers"]):
-    """As many threads as torch is allowed, each with a share of the pieces."""
-
-    def __init__(self) -> None:
-        self.count = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self.count) if self.count > 1 else None
-
-    def __exit__(self, *_: Any) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def sums(self, size: int, work: Callable[[slice], Sums]) -> Sums:
-        """Return the sums over all pieces, added in the same order for any number of threads."""
-        starts = range(0, size, _PIECE)
-
-        def some(worker: int) -> list[Sums]:
-            # NaN and infinity are values here; each thread has its own settings.
-            with np.errstate(all="ignore"):
-                share = starts[worker :: self.count]
-                return [work(slice(at, min(at + _PIECE, size))) for at in share]
-
-        run = map if self._pool is None else self._pool.map
-        found = list(run(some, range(self.count)))
-        in_order = [found[i % self.count][i // self.count] for i in range(len(starts))]
-        return tuple(np.sum(parts, axis=0) for parts in zip(*in_order, strict=True))
-
-
-def _blocks(source: PointSource) -> Iterator[list[Tensor]]:
-    """Iterate over copies of the points, some at a time, while the next ones are being read."""
-    size = source.size * source.dtype.itemsize
-    together = min(max(1, _MOST_BYTES // max(1, size)), _MOST_POINTS)
-    stream = source.stream()
-
-    def read() -> list[Tensor]:
-        # A point may be overwritten by the next.
-        return [point.detach().to("cpu", copy=True) for point in islice(stream, together)]
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read)
-        while block := ahead.result():
-            ahead = reader.submit(read)
-            yield block
-
-
-def _rows(points: Sequence[Tensor], columns: slice) -> Array:
-    """Return a piece of some points in float64, shape (points, columns)."""
-    rows = torch.empty(len(points), columns.stop - columns.start, dtype=torch.float64)
-    for row, point in zip(rows, points, strict=True):
-        row.copy_(point[columns])
-    piece: Array = rows.numpy()
-    return piece
-
-
-def _dots(a: Array, b: Array) -> Array:
-    """Return the inner products of rows, shape (rows,)."""
-    # NumPy 1 has no `vecdot`, which takes half the time.
-    vecdot: Callable[[Array, Array], Array] | None = getattr(np, "vecdot", None)
-    found: Array = np.einsum("...i,...i->...", a, b) if vecdot is None else vecdot(a, b)
-    return found
-
-
 # The two passes
 
 
@@ -244,33 +169,36 @@ class _FirstPass:
     turn: Array  # inner products of each update with the next
     onward: Array  # inner products of each update with the way to the end
     chord: float
-    furthest: Tensor  # the point with the greatest distance
+    furthest: Tensor  # the point with the greatest distance, shape (1, P)
     place: int  # its number
 
 
-def _first_pass(
-    source: PointSource, axis: _Axis, workers: _Workers, report: Progress
-) -> _FirstPass:
+def _first_pass(source: PointSource, axis: _Axis, workers: Workers, report: Progress) -> _FirstPass:
     """Go through the points for projections, distances, and the updates between them."""
-    before: deque[Tensor] = deque(maxlen=2)  # an angle needs three points
+    before: list[Tensor] = []  # up to two points, for an angle needs three
     found: list[Sums] = []
-    done, greatest = 0, -1.0
-    for block in _blocks(source):
-        points = [*before, *block]
-        sums = workers.sums(source.size, partial(_along, axis, points, len(before)))
-        (squares,) = workers.sums(source.size, partial(_off, axis, block, sums[0]))
-        found.append((*sums, squares))
-        known = np.where(np.isfinite(squares), squares, -1.0)
+    done, greatest, guess = 0, -1.0, 0.0
+    for block in blocks(source):
+        known = sum(map(len, before))
+        along, off, *others = workers.sums(
+            source.size, partial(_along, axis, [*before, block], known, guess)
+        )
+        projection = guess + along
+        squares = off - along**2
+        if _lost(squares, along):
+            (squares,) = workers.sums(source.size, partial(_off, axis, block, projection))
+        found.append((projection, squares, *others))
         if done == 0:
-            first = furthest = block[0]
-            place = 0
-        if known.max() > greatest:
-            furthest, place = block[int(known.argmax())], done + int(known.argmax())
-            greatest = float(known.max())
-        before.extend(block)
+            first, furthest, place = block[0].clone(), block[:1].clone(), 0
+        heights = np.where(np.isfinite(squares), squares, -1.0)
+        top = int(heights.argmax())
+        if heights[top] > greatest:
+            furthest, place, greatest = block[[top]], done + top, float(heights[top])
+        guess = next((float(a) for a in projection[::-1] if np.isfinite(a)), guess)
+        before = _last_two([*before, block])
         done += len(block)
         report(done, 2 * source.count, "distance off the line")
-    projection, norm, left, update, onward, turn, off = (
+    projection, off, norm, left, update, onward, turn = (
         np.concatenate(parts) for parts in zip(*found, strict=True)
     )
     return _FirstPass(
@@ -281,102 +209,119 @@ def _first_pass(
         update_length=np.sqrt(_finite(update, update)),
         turn=turn,
         onward=onward,
-        chord=distance(first, before[-1]),
+        chord=distance(first, before[-1][-1]),
         furthest=furthest,
         place=place,
     )
 
 
-def _along(axis: _Axis, points: Sequence[Tensor], known: int, columns: slice) -> Sums:
-    """Return the sums of one piece that need no residual.
+def _last_two(parts: Sequence[Tensor]) -> list[Tensor]:
+    """Return the last two points of several blocks, as blocks."""
+    last = parts[-1][-2:]
+    return [last] if len(last) == 2 or len(parts) == 1 else [parts[-2][-1:], last]
 
-    The first `known` points belong to the block before. The sums are, for each new point,
-    (θ − a)·u, θ·θ and the squared way to b; for each new update, its square and its product with
-    the way to b; and for each new pair of updates, their product.
+
+def _lost(squares: Array, removed: Array) -> bool:
+    """Tell whether digits were lost where a square was subtracted."""
+    return bool(np.any(removed**2 > _LARGEST_RATIO * squares))
+
+
+def _along(
+    axis: _Axis,
+    parts: Sequence[Tensor],
+    known: int,
+    guess: float,
+    room: Room,
+    columns: slice,
+) -> Sums:
+    """Return the sums of the first pass over one piece.
+
+    The first `known` points belong to the block before. For each new point they are v·u and v·v
+    for v = θ − a − guess u, then θ·θ and the squared way to b; for each new update its square and
+    its product with the way to b; and for each new pair of updates their product.
     """
     start, end, unit = axis.piece(columns)
-    theta = _rows(points, columns)
+    theta = room.fill(parts, columns)
+    scratch = room.scratch[: len(theta), : theta.shape[1]]
+    update = room.update[: len(theta) - 1, : theta.shape[1]]
+    np.subtract(theta[1:], theta[:-1], out=update)
+    since = max(known - 1, 0)  # where the first new update begins
+    fresh = update[since:]
+    left = np.subtract(end, theta[since:], out=scratch[since:])
     new = theta[known:]
-    squares = _dots(new, new)
-    projection = _dots(new - start, unit)
-    update = np.diff(theta, axis=0)
-    before = max(known - 1, 0)  # where the first new update begins
-    fresh = update[before:]
-    left = end - theta[before:]
-    return (
-        projection,
-        squares,
-        _dots(left, left)[known - before :],
-        _dots(fresh, fresh),
-        _dots(fresh, left[:-1]),
-        _dots(update[:-1], update[1:]),
+    others = (
+        dots(new, new),
+        dots(left, left)[known - since :],
+        dots(fresh, fresh),
+        dots(fresh, left[:-1]),
+        dots(update[:-1], update[1:]),
     )
+    new -= start
+    new -= guess * unit
+    return dots(new, unit), dots(new, new), *others
 
 
-def _off(axis: _Axis, points: Sequence[Tensor], projection: Array, columns: slice) -> Sums:
+def _off(axis: _Axis, block: Tensor, projection: Array, room: Room, columns: slice) -> Sums:
     """Return the squares of the residuals in one piece."""
-    residual = _residuals(axis, points, projection, columns)
-    return (_dots(residual, residual),)
+    residual = _residuals(axis, block, projection, room, columns)
+    return (dots(residual, residual),)
 
 
-def _residuals(axis: _Axis, points: Sequence[Tensor], projection: Array, columns: slice) -> Array:
-    """Return θ − a − α u in one piece, shape (points, columns)."""
+def _residuals(axis: _Axis, block: Tensor, projection: Array, room: Room, columns: slice) -> Array:
+    """Return θ − a − α u in one piece, shape (points, entries)."""
     start, _, unit = axis.piece(columns)
-    residual = _rows(points, columns)
+    residual = room.fill([block], columns)
     residual -= start
-    residual -= np.multiply.outer(projection, unit)
+    _take(residual, projection, unit, room)
     return residual
 
 
+def _take(vectors: Array, lengths: Array, direction: Array, room: Room) -> None:
+    """Take from each vector a length along a direction."""
+    along = room.scratch[: len(vectors), : vectors.shape[1]]
+    vectors -= np.multiply(lengths[:, None], direction, out=along)
+
+
 def _second_pass(
-    source: PointSource, axis: _Axis, first: _FirstPass, workers: _Workers, report: Progress
+    source: PointSource, axis: _Axis, first: _FirstPass, workers: Workers, report: Progress
 ) -> tuple[Array, Array]:
     """Go through the points once more for the second axis, and what remains after both."""
     greatest = first.distance[first.place]
     if not greatest > 0:  # the run is on the line, or nowhere: there is no second axis
         return 0 * first.distance, first.distance
-    across = partial(
-        _across, axis, [first.furthest], first.projection[[first.place]], float(greatest)
-    )
     found: list[Sums] = []
-    done = 0
-    for block in _blocks(source):
+    done, guess = 0, 0.0
+    for block in blocks(source):
         projection = first.projection[done : done + len(block)]
-        (second,) = workers.sums(
-            source.size, partial(_beside, axis, across, block, projection, None)
-        )
-        (squares,) = workers.sums(
-            source.size, partial(_beside, axis, across, block, projection, second)
-        )
+        work = partial(_beside, axis, first, block, projection)
+        beside, squares = workers.sums(source.size, partial(work, np.full(len(block), guess)))
+        second, squares = guess + beside, squares - beside**2
+        if _lost(squares, beside):
+            _, squares = workers.sums(source.size, partial(work, second))
         found.append((second, squares))
+        guess = next((float(s) for s in second[::-1] if np.isfinite(s)), guess)
         done += len(block)
         report(source.count + done, 2 * source.count, "second axis")
     second, squares = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return second, np.sqrt(squares)
 
 
-def _across(
-    axis: _Axis, furthest: Sequence[Tensor], projection: Array, greatest: float, columns: slice
-) -> Array:
-    """Return a piece of the second axis."""
-    piece: Array = _residuals(axis, furthest, projection, columns)[0] / greatest
-    return piece
-
-
 def _beside(
     axis: _Axis,
-    across: Callable[[slice], Array],
-    points: Sequence[Tensor],
+    first: _FirstPass,
+    block: Tensor,
     projection: Array,
-    second: Array | None,
+    second: Array,
+    room: Room,
     columns: slice,
 ) -> Sums:
-    """Return the products of the residuals with the second axis, or what remains after both."""
-    residual = _residuals(axis, points, projection, columns)
-    if second is None:
-        return (_dots(residual, across(columns)),)
-    residual -= np.multiply.outer(second, across(columns))
-    return (_dots(residual, residual),)
+    """Return v·u₂ and v·v in one piece, for v = r − second u₂."""
+    at = slice(first.place, first.place + 1)
+    furthest = _residuals(axis, first.furthest, first.projection[at], room, columns)
+    direction = furthest[0] / first.distance[first.place]
+    residual = _residuals(axis, block, projection, room, columns)
+    _take(residual, second, direction, room)
+    return dots(residual, direction), dots(residual, residual)
 
 
 def _finite(values: Array, squares: Array) -> Array:
