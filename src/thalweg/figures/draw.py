@@ -158,6 +158,7 @@ def render(figure: Figure, form: Format, *, caption: bool = False) -> bytes:
     """
     with matplotlib.style.context(["default", _STYLE]):
         canvas = _canvas(figure, caption)
+        _settle(canvas)
         buffer = BytesIO()
         canvas.savefig(buffer, format=form, dpi=_DPI, metadata=_metadata(figure, form))
     return buffer.getvalue()
@@ -214,6 +215,17 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
             _draw_vertical_markers(axes, panel)
             _draw_points(axes, panel)
     return canvas
+
+
+def _settle(canvas: Canvas) -> None:
+    """Fix the places of the axes: the solver of the layout leaves their last digits to chance."""
+    layout = canvas.get_layout_engine()
+    assert layout is not None
+    layout.execute(canvas)
+    canvas.set_layout_engine("none")
+    for axes in canvas.axes:
+        # Rounded before matplotlib fits maps and surfaces into them.
+        axes.set_position(tuple(round(x, 6) for x in axes.get_position(original=True).bounds))
 
 
 def _longest_name(figure: Figure) -> int:
