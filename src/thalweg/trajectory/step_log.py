@@ -123,8 +123,8 @@ def columns_of(groups: int) -> tuple[str, ...]:
 
 def row_of(values: Mapping[str, float | int | None], columns: tuple[str, ...]) -> bytes:
     """Return one line of the log."""
-    texts = (values.get(name) for name in columns)
-    line = ",".join("" if value is None else repr(value) for value in texts)
+    given = [values.get(name) for name in columns]
+    line = ",".join(["" if value is None else repr(value) for value in given])
     return f"{line},{zlib.crc32(line.encode()):08x}\n".encode()
 
 

@@ -123,7 +123,8 @@ class OptimizerWatch:
         """Take no note of what was done to the parameters so far."""
         self._made = self._skips = self._closure = False
         self._rates, self._gradient_norm = (), None
-        self._versions = self._versions_now()
+        if not self._called:  # with hooks there is no need to count
+            self._versions = self._versions_now()
 
     def _rates_now(self) -> tuple[float, ...]:
         """Return the learning rate of every group."""
