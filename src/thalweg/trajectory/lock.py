@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from thalweg.errors import TrajectoryError
@@ -43,12 +44,19 @@ class FolderLock:
             os.ftruncate(self._file, 0)
             os.write(self._file, f"{os.getpid()}\n".encode())
         except BaseException:
-            self.release()
+            self.forget()
             raise
         _HELD.add(self)
 
     def release(self) -> None:
-        """Let the folder go."""
+        """Let the folder go, also where a child of this process still has the file open."""
+        if self._file >= 0:
+            with suppress(OSError):
+                _unlock(self._file)
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the file, and leave the lock to whoever else has it open."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -74,10 +82,18 @@ def _locked(file: int, path: Path) -> bool:
     return True
 
 
+def _unlock(file: int) -> None:
+    """Take the lock off a file."""
+    if sys.platform == "win32":
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
 def _forget() -> None:
     """Let go of the locks of the parent: a worker that outlives it must not hold its folder."""
     for lock in list(_HELD):
-        lock.release()
+        lock.forget()
 
 
 if hasattr(os, "register_at_fork"):
