@@ -180,7 +180,7 @@ class Recorder:
                 if self._writer is not None:
                     at_last.callback(self._writer.close)
                 at_last.callback(self._snapshots.finish)
-                if self._begun and not self._failed:
+                if self._begun and not self._failed and not self._watch.is_half_made:
                     if self._watch.made:  # a step whose end the loop did not come to tell of
                         self._count(self._watch.take(), None, None)
                     # What was put into the model since the point was stored is no point of the run.
