@@ -12,11 +12,13 @@ from pathlib import Path
 import contestants
 import displacement
 import instructions
+import kills
 import machine
 import numpy as np
 import peers
 import points_needed
 import pytest
+import recording
 import run
 import table
 import torch
@@ -399,3 +401,43 @@ def test_a_file_is_read_to_its_end(tmp_path, monkeypatch):
     displacement.read_plainly([path])
     monkeypatch.delattr(displacement.os, "posix_fadvise", raising=False)
     assert not displacement.forget([path])
+
+
+# --- recording -------------------------------------------------------------------------------
+
+
+def test_what_recording_costs_is_measured_on_the_same_steps(tmp_path):
+    training = recording.Run(small=True)
+    before = training.start[0]["0.weight"].clone()
+    for first in (True, False):
+        found = recording.a_round(training, {"updates": True}, 5, True, first)
+        assert found.keys() == {"with", "without", "own calls"}
+        assert 0 < found["own calls"] < found["with"]
+    told = recording.sizes(training, {"schedule": tw.Every(steps=1), "updates": True}, 3, False)
+    parameters = sum(p.numel() for p in training.model.parameters())
+    assert 0 < told["bytes a point"] - 4 * parameters < 4000
+    assert 0 < told["bytes an update"] - 4 * parameters < 4000
+    np.testing.assert_array_equal(training.start[0]["0.weight"], before)
+
+
+def test_killed_recorders_lose_nothing():
+    found = kills.killed(2, seed=1)
+    assert (found["opened"], found["lost"]) == (2, 0)
+
+
+def test_a_lost_point_is_noticed(monkeypatch):
+    usual = tw.Trajectory.open
+
+    def without_last(folder, **options):
+        trajectory = usual(folder, **options)
+        return dataclasses.replace(trajectory, step=trajectory.step[:1])
+
+    monkeypatch.setattr(tw.Trajectory, "open", without_last)
+    monkeypatch.setattr(kills, "a_life", lambda context, folder, *rest: later(folder))
+
+    def later(folder):
+        kills.record(folder, 7, None)
+        return 7
+
+    with pytest.raises(AssertionError, match=r"points \[3, 6\] were reported and are lost"):
+        kills.killed(1)

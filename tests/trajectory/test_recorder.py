@@ -443,6 +443,33 @@ def test_an_exception_leaves_the_last_point_and_no_hooks(tmp_path, when):
     assert torch.equal(trajectory[-1].theta, runs.flat(model))
 
 
+def test_a_half_made_update_is_no_point(tmp_path):
+    class Stopping(torch.optim.SGD):
+        """Is stopped where its rate is 0, after it has written to one parameter."""
+
+        @torch.no_grad()
+        def step(self, closure=None):
+            group = self.param_groups[0]
+            if group["lr"] == 0:
+                group["params"][0].add_(1.0)
+                raise KeyboardInterrupt("stopped")
+            return super().step(closure)
+
+    model = runs.network()
+    optimizer = Stopping(model.parameters(), lr=0.1)
+
+    def run():
+        with tw.Recorder(tmp_path, model, optimizer, tw.Every(steps=2)) as recorder:
+            for step in range(6):
+                optimizer.param_groups[0]["lr"] = 0.1 if step < 3 else 0.0
+                runs.update(model, optimizer)
+                recorder.step()
+
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        run()
+    assert tw.Trajectory.open(tmp_path).step.tolist() == [0, 2]
+
+
 def test_hooks_are_gone_after_the_block(tmp_path):
     model = runs.network()
     optimizer = runs.OPTIMIZERS["sgd"](model.parameters())

@@ -73,8 +73,14 @@ def test_killed_at_ten_random_moments(tmp_path, uninterrupted):
     assert not [*tmp_path.rglob("*.tmp")]
 
 
-@pytest.mark.parametrize("name", ["write", "fsync", "replace"])
-@pytest.mark.parametrize("number", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        *(("write", number) for number in (2, 3, 6)),
+        *(("fsync", number) for number in (1, 4, 6, 7, 8, 9, 15)),
+        *(("replace", number) for number in (1, 2, 4)),
+    ],
+)
 def test_killed_at_a_call_that_makes_things_durable(tmp_path, uninterrupted, name, number):
     died = runs.started(runs.run_until_call, tmp_path, STEPS, None, name, number)
     reported = max(runs.everything(*died), default=0)

@@ -320,19 +320,25 @@ def test_a_child_does_not_hold_the_folder(tmp_path):
     recorder = tw.Recorder(tmp_path, model)
     recorder.open()
     read, write = os.pipe()
+    told, tell = os.pipe()
     child = os.fork()
     if child == 0:  # as a worker of a DataLoader that outlives its parent
+        os.write(tell, f"{recorder._writer._lock._file}".encode())
         os.close(write)
         os.read(read, 1)
         os._exit(0)
-    recorder.close()
     try:
+        assert os.read(told, 9) == b"-1"
+        with pytest.raises(tw.TrajectoryError, match="has one writer at a time"):
+            tw.Recorder(tmp_path, model).open()  # the parent still has it
+        recorder.close()
         with tw.Recorder(tmp_path, model):
             pass
     finally:
         os.close(write)
         os.waitpid(child, 0)
-        os.close(read)
+        for file in (read, told, tell):
+            os.close(file)
 
 
 def full(*given):

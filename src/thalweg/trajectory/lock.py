@@ -49,18 +49,17 @@ class FolderLock:
         _HELD.add(self)
 
     def release(self) -> None:
-        """Let the folder go, even where a process that has just been forked has the file open."""
-        if self._file >= 0 and sys.platform != "win32" and self in _HELD:
-            with suppress(OSError):  # some network file systems know no locks
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-        self.forget()
+        """Let the folder go, also where a child of this process still has the file open."""
+        if self._file >= 0:
+            with suppress(OSError):
+                _unlock(self._file)
+            self.forget()
 
     def forget(self) -> None:
         """Close the file, and leave the lock to whoever else has it open."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        _HELD.discard(self)
 
 
 def _locked(file: int, path: Path) -> bool:
@@ -81,6 +80,14 @@ def _locked(file: int, path: Path) -> bool:
             stacklevel=5,
         )
     return True
+
+
+def _unlock(file: int) -> None:
+    """Take the lock off a file."""
+    if sys.platform == "win32":
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+    else:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _forget() -> None:

@@ -27,13 +27,13 @@ class Losses:
 
     def take(self) -> tuple[float | None, int | None]:
         """Return the mean loss and the number of examples, as far as they are known, and forget."""
+        if len(self._losses) == 1:
+            return self._losses.pop(), self._sizes.pop()
         losses, sizes = self._losses, [size for size in self._sizes if size is not None]
         self._losses, self._sizes = [], []
         complete = bool(losses) and len(sizes) == len(losses) and sum(sizes) > 0
         weights = sizes if complete else [1] * len(losses)
         known = [(w, loss) for w, loss in zip(weights, losses, strict=True) if loss is not None]
-        if len(known) == 1:
-            return known[0][1], sum(sizes) if complete else None
         total = sum(weight for weight, _ in known)
         mean = sum(weight * loss for weight, loss in known) / total if total else None
         return mean, sum(sizes) if complete else None
@@ -66,7 +66,7 @@ class LossJump:
     def seen(self, loss: float) -> bool:
         """Tell whether a jump begins with this loss."""
         was_above, self._above = self._above, self._is_above(loss)
-        if math.isfinite(loss) and not self._above:
+        if math.isfinite(loss):  # a loss that stays high becomes what is usual
             known = not math.isnan(self._mean)
             self._mean = self._MEMORY * self._mean + (1 - self._MEMORY) * loss if known else loss
         return self._above and not was_above

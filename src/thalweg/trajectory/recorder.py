@@ -12,16 +12,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from thalweg.errors import TrajectoryError
 from thalweg.space import plain_module
 from thalweg.trajectory.arguments import expect_usable, expect_whole, settings_of
 from thalweg.trajectory.background import Background
 from thalweg.trajectory.description import Description
-from thalweg.trajectory.index import Entry
 from thalweg.trajectory.losses import Losses, LossJump
-from thalweg.trajectory.restoring import entry_at, is_at, restore
+from thalweg.trajectory.restoring import entry_at, expect_at, restore
 from thalweg.trajectory.schedules import Logarithmic, Moment, Schedule
 from thalweg.trajectory.snapshots import Contents, SnapshotTaker
+from thalweg.trajectory.step_log import numbers_of
 from thalweg.trajectory.store import TrajectoryWriter
 from thalweg.trajectory.watch import OptimizerWatch, Update, plain_optimizer
 
@@ -30,14 +29,6 @@ __all__ = ["Recorder"]
 
 class Recorder:
     """Records the points, steps and events of a training run into a folder.
-
-        with tw.Recorder("runs/mlp", model, optimizer, schedule=tw.Every(steps=100)) as recorder:
-            for x, y in batches:
-                optimizer.zero_grad()
-                loss = criterion(model(x), y)
-                loss.backward()
-                optimizer.step()
-                recorder.step(loss=loss.item(), batch_size=len(x))
 
     Of every step it notes loss, learning rates, batch size, epoch and, where asked for, the norm of
     the gradient; whenever the schedule says so it stores all parameters and buffers. The point
@@ -142,8 +133,6 @@ class Recorder:
         self._jumps = None if loss_jump is None else LossJump(loss_jump)
         self._is_open = False
 
-    # --- opening and closing
-
     def open(self) -> None:
         """Take the folder, and store the point before the first step; `with` does this.
 
@@ -191,7 +180,7 @@ class Recorder:
                 if self._writer is not None:
                     at_last.callback(self._writer.close)
                 at_last.callback(self._snapshots.finish)
-                if self._begun and not self._failed:
+                if self._begun and not self._failed and not self._watch.is_half_made:
                     if self._watch.made:  # a step whose end the loop did not come to tell of
                         self._count(self._watch.take(), None, None)
                     # What was put into the model since the point was stored is no point of the run.
@@ -217,8 +206,6 @@ class Recorder:
     ) -> None:
         """Close the recorder."""
         self.close(error)
-
-    # --- what a loop tells
 
     @property
     def steps(self) -> int:
@@ -273,12 +260,15 @@ class Recorder:
     def event(self, text: str) -> None:
         """Note that something happened here, which `Around` may have snapshots follow."""
         self._expect_open()
-        self._guarded(lambda: self._tell_event(text))
+        self._guarded(self._begin)
+        self._guarded(lambda: self._note(text))
+        self._guarded(self._take_if_due)
 
     def snapshot(self) -> None:
         """Store the point where the run is now, whatever the schedule says."""
         self._expect_open()
-        self._guarded(self._take_now)
+        self._guarded(self._begin)
+        self._guarded(lambda: self._snapshots.take(self._steps, self._epoch))
 
     def restore(self, step: int | None = None) -> int:
         """Bring the model to a recorded point, and go on from there.
@@ -327,17 +317,9 @@ class Recorder:
         """Note the numbers of the update that was just made, and that there was one."""
         loss, batch_size = self._losses.take()
         self._epoch = self._epoch if epoch is None else float(epoch)
-        values: dict[str, float | int | None] = {
-            "step": self._steps,  # the point that the update was made from
-            "epoch": self._epoch,
-            "batch_size": batch_size,
-            "loss": loss,
-            "learning_rate": None if rate is None else float(rate),
-        }
-        if update is not None:
-            values["gradient_norm"] = update.gradient_norm
-            for group, own in enumerate(update.rates):
-                values[f"learning_rate_{group}" if group else "learning_rate"] = own
+        norm = update.gradient_norm if update else None
+        rates = (update.rates if update else ()) or (rate,)
+        values = numbers_of(self._steps, self._epoch, batch_size, loss, norm, rates)
         self._steps += 1
         if self._writer is not None:
             self._writer.add_row(values)
@@ -363,17 +345,6 @@ class Recorder:
             self._snapshots.do(partial(self._writer.add_epoch, self._steps, self._epoch))
         self._take_if_due(self._epoch)
 
-    def _tell_event(self, text: str) -> None:
-        """Write an event, and the point where the run is if it is due."""
-        self._begin()
-        self._note(text)
-        self._take_if_due()
-
-    def _take_now(self) -> None:
-        """Store the point where the run is."""
-        self._begin()
-        self._snapshots.take(self._steps, self._epoch)
-
     def _before_update(self) -> None:
         """Make sure that a stored point is the one that the update is made from."""
         self._guarded(self._begin)
@@ -391,7 +362,7 @@ class Recorder:
         if self._resume is None or isinstance(self._resume, bool):
             self._steps = max(entries)
         if not self._resume:
-            self._expect_at(entries[self._steps])
+            expect_at(self.folder, entries[self._steps], self._parameters)
 
     def _begin(self, moved: bool = False) -> None:
         """Go on from where the model is, once; what was recorded of later steps is replaced.
@@ -403,24 +374,13 @@ class Recorder:
         if self._writer is not None and self._writer.index.entries:
             entry = self._writer.index.entries.get(self._steps)
             if entry is not None and not moved:
-                self._expect_at(entry)
+                expect_at(self.folder, entry, self._parameters)
                 self._snapshots.remember(self._steps)
             self._epoch = self._epoch if entry is None else entry.epoch
             self._writer.resume(self._steps)
         self._begun = True
         if not moved:
             self._snapshots.take(self._steps, self._epoch)
-
-    def _expect_at(self, entry: Entry) -> None:
-        """Raise unless the model is at a recorded point."""
-        if is_at(self.folder, entry, self._parameters):
-            return
-        raise TrajectoryError(
-            f"A run goes on from where its model is; {self.folder} holds a trajectory whose point "
-            f"after {entry.step} updates has other parameters. Pass `resume=True` and call "
-            "`recorder.restore()`, or pass `resume=N` after loading a checkpoint made after N "
-            "updates; for a new run choose another folder."
-        )
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do what may fail; after a failure the last point is not tried again."""
@@ -435,6 +395,6 @@ class Recorder:
         """Raise unless the recorder is open."""
         if not self._is_open:
             raise ValueError(
-                "A recorder is used while it is open; this one is not. Write `with "
-                "tw.Recorder(…) as recorder:` around the loop."
+                "A recorder is used while it is open; this one is not. Write `with tw.Recorder(…) "
+                "as recorder:` around the loop."
             )

@@ -14,7 +14,7 @@ from thalweg.trajectory.store import INDEX
 from thalweg.trajectory.stored_points import open_snapshot, state_of
 from thalweg.trajectory.tensor_file import TensorFile
 
-__all__ = ["entry_at", "is_at", "restore"]
+__all__ = ["entry_at", "expect_at", "restore"]
 
 
 def entry_at(folder: Path, step: int | None) -> Entry | None:
@@ -71,10 +71,21 @@ def restore(
         set_random_state(facts["random"], state, generators)
 
 
-def is_at(folder: Path, entry: Entry, parameters: Mapping[str, Tensor]) -> bool:
-    """Tell whether parameters are those of a snapshot, after they are rounded as it was."""
+def expect_at(folder: Path, entry: Entry, parameters: Mapping[str, Tensor]) -> None:
+    """Raise unless parameters are those of a snapshot, after they are rounded as it was.
+
+    Raises:
+        TrajectoryError: If they are others.
+    """
     with open_snapshot(folder, entry) as file:
-        return all(_same(file, name, parameters[name]) for name in parameters)
+        if all(_same(file, name, parameters[name]) for name in parameters):
+            return
+    raise TrajectoryError(
+        f"A run goes on from where its model is; {folder} holds a trajectory whose point after "
+        f"{entry.step} updates has other parameters. Pass `resume=True` and call "
+        "`recorder.restore()`, or pass `resume=N` after loading a checkpoint made after N "
+        "updates; for a new run choose another folder."
+    )
 
 
 def _same(file: TensorFile, name: str, tensor: Tensor) -> bool:

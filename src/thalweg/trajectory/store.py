@@ -193,8 +193,10 @@ class TrajectoryWriter:
         _, steps = self._files()
         now = time.monotonic()
         sync = now - self._synced >= _SYNC_SECONDS
-        with self._room("The log of a step"):
+        try:  # at every step, where even `_room` counts
             steps.append(row_of(values, self.columns), sync=sync)
+        except OSError as error:
+            raise self._failure("The log of a step", error) from error
         if sync:
             self._synced = now
 
@@ -253,15 +255,18 @@ class TrajectoryWriter:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or str(error)
-            remedy = "Choose another folder"
-            if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-                remedy = "Make room, choose another folder, or snapshots that are fewer or smaller"
-            raise OSError(
-                error.errno or errno.EIO,
-                f"{what} needs a folder that can be written to; {self.folder} cannot: {reason}. "
-                f"{remedy}; what was recorded before is intact",
-            ) from error
+            raise self._failure(what, error) from error
+
+    def _failure(self, what: str, error: OSError) -> OSError:
+        """Return the error for something that could not be written."""
+        remedy = "Choose another folder"
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            remedy = "Make room, choose another folder, or snapshots that are fewer or smaller"
+        return OSError(
+            error.errno or errno.EIO,
+            f"{what} needs a folder that can be written to; {self.folder} cannot: "
+            f"{error.strerror or error}. {remedy}; what was recorded before is intact",
+        )
 
 
 def _norm(tensor: Tensor) -> float:

@@ -91,6 +91,11 @@ class OptimizerWatch:
         """Whether the optimiser has told of an update since the last `take`."""
         return self._made
 
+    @property
+    def is_half_made(self) -> bool:
+        """Whether an exception came in the middle of an update, when parameters were written to."""
+        return self._inside and self._versions_now() != self._versions
+
     def gradient_is_lost(self) -> bool:
         """Tell whether the gradients were thrown away, as after an overflow of half precision."""
         norm = self._norm()
@@ -105,6 +110,7 @@ class OptimizerWatch:
         if self._skips:
             return
         self._before()
+        self._inside, self._versions = True, self._versions_now()
         self._rates = self._rates_now()
         given = [*args, kwargs.get("closure")]  # the optimiser itself is among the arguments
         self._closure = any(each is not None and each is not optimizer for each in given)
@@ -115,15 +121,16 @@ class OptimizerWatch:
         """After an update: count it."""
         if self._skips:
             return
-        self._made = True
+        self._made, self._inside = True, False
         if self._take_norm and self._closure:
             self._gradient_norm = self._norm()
 
     def forget(self) -> None:
         """Take no note of what was done to the parameters so far."""
-        self._made = self._skips = self._closure = False
+        self._made = self._skips = self._closure = self._inside = False
         self._rates, self._gradient_norm = (), None
-        self._versions = self._versions_now()
+        if not self._called:  # with hooks there is no need to count
+            self._versions = self._versions_now()
 
     def _rates_now(self) -> tuple[float, ...]:
         """Return the learning rate of every group."""
