@@ -19,6 +19,9 @@ from thalweg.problems.recipes import (
     Recipe,
 )
 from thalweg.training import train
+from thalweg.trajectory.recorder import Recorder
+from thalweg.trajectory.schedules import Every
+from thalweg.trajectory.trajectory import Trajectory
 
 # Schedules that change in every epoch, on a network without dropout or limits.
 TOY = Recipe(
@@ -403,19 +406,20 @@ def test_progress_is_told_after_every_evaluation():
     assert calls[2][2] == f"train loss {loss:.4g}, validation error {100 * error:.2f}%"
 
 
-def test_snapshots_are_the_points_of_the_run():
-    told, states = [], []
-
-    def snapshot(epoch, updates, model):
-        told.append((epoch, updates))
-        states.append({n: t.clone() for n, t in model.state_dict().items()})
-
-    splits = toy_splits()
-    trained = train(toy_model(), splits, TOY, seed=1, epochs=3, snapshot=snapshot)
+def test_the_points_of_the_run_are_recorded(tmp_path):
+    splits, model = toy_splits(), toy_model()
+    recorder = Recorder(tmp_path, model, schedule=Every(epochs=1))
+    trained = train(model, splits, TOY, seed=1, epochs=3, recorder=recorder)
+    trajectory = Trajectory.open(tmp_path)
     batches = -(-len(splits["train"][1]) // TOY.batch_size)
-    assert told == [(epoch, epoch * batches) for epoch in range(4)]
-    assert_same_bits(states[0], trained.start)
-    assert_same_bits(states[trained.best_epoch], trained.solution)
+    assert trajectory.step.tolist() == [epoch * batches for epoch in range(4)]
+    assert trajectory.epoch.tolist() == [0, 1, 2, 3]
+    space = trajectory.space
+    assert torch.equal(trajectory[0].theta, space.flatten(trained.start))
+    assert torch.equal(trajectory[trained.best_epoch].theta, space.flatten(trained.solution))
+    assert len(trajectory.log.loss) == 3 * batches
+    assert trajectory.log.learning_rate[::batches].tolist() == trained.learning_rate.tolist()
+    assert trajectory.log.batch_size.sum() == 3 * len(splits["train"][1])
     unseen = train(toy_model(), splits, TOY, seed=1, epochs=3)
     assert_same_bits(unseen.solution, trained.solution)
 

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,13 @@ from thalweg.problems.networks import project_columns
 from thalweg.problems.recipes import Recipe
 from thalweg.progress import Progress
 from thalweg.results import Array, History, Provenance
+from thalweg.trajectory.recorder import Recorder
 
-__all__ = ["Snapshot", "Trained", "train"]
+__all__ = ["Trained", "train"]
 
 Splits = Mapping[str, tuple[Tensor, Tensor]]
 # Split to (loss, error rate).
 _Reading = dict[str, tuple[float, float]]
-# Called with (epoch, updates made so far, the model).
-Snapshot = Callable[[int, int, nn.Module], None]
 
 # The activations of a wide layer for this many examples stay in the cache of a CPU.
 _EVALUATION_BATCH = 1000
@@ -66,7 +65,7 @@ def train(
     epochs: int | None = None,
     patience: int | None = None,
     progress: Progress | None = None,
-    snapshot: Snapshot | None = None,
+    recorder: Recorder | None = None,
     device: str | torch.device = "cpu",
 ) -> Trained:
     """Train a classifier in place with a recipe's schedules, limits and stopping rule.
@@ -99,9 +98,8 @@ def train(
         patience: Epochs without a new minimum after which training stops.
         progress: Called as `progress(epoch, epochs, message)` after each evaluation, the one of
             the start (epoch 0) included; the model then holds the parameters of that epoch.
-        snapshot: Called as `snapshot(epoch, updates, model)` after every epoch, the start
-            (epoch 0, no updates) included, so that a run can be recorded. It must leave the model
-            as it is.
+        recorder: A `thalweg.Recorder` of the model, not yet open, that is told of every step and
+            epoch. Its first point is the start as `Trained` has it.
         device: Where to train, the CPU or a CUDA device; the model is moved there.
 
     Returns:
@@ -131,29 +129,30 @@ def train(
     _check(splits, epochs, patience)
     device = usable_device(device)
     model.to(device)
-    descent = _Descent(model, recipe, seed)
+    descent = _Descent(model, recipe, seed, recorder)
     data = _placed(splits, device, descent.dtype)
     descent.project()
 
     start = _copied_state(model)
     solution, best_epoch, lowest = start, 0, math.inf
     readings: list[_Reading] = []
-    for epoch in range(epochs + 1):
-        if epoch > 0:
-            descent.run_epoch(*data["train"])
-        if snapshot is not None:
-            snapshot(epoch, descent.updates, model)
-        reading = {name: _evaluate(model, *data[name]) for name in data}
-        readings.append(reading)
-        loss, error = reading["train"][0], reading["valid"][1]
-        if not math.isfinite(loss):
-            raise _not_finite(loss, epoch, descent.rates)
-        if error < lowest:
-            solution, best_epoch, lowest = _copied_state(model), epoch, error
-        if progress is not None:
-            progress(epoch, epochs, f"train loss {loss:.4g}, validation error {error:.2%}")
-        if epoch - best_epoch >= patience:
-            break
+    with nullcontext() if recorder is None else recorder:
+        for epoch in range(epochs + 1):
+            if epoch > 0:
+                descent.run_epoch(*data["train"])
+            if recorder is not None:
+                recorder.epoch(epoch)
+            reading = {name: _evaluate(model, *data[name]) for name in data}
+            readings.append(reading)
+            loss, error = reading["train"][0], reading["valid"][1]
+            if not math.isfinite(loss):
+                raise _not_finite(loss, epoch, descent.rates)
+            if error < lowest:
+                solution, best_epoch, lowest = _copied_state(model), epoch, error
+            if progress is not None:
+                progress(epoch, epochs, f"train loss {loss:.4g}, validation error {error:.2%}")
+            if epoch - best_epoch >= patience:
+                break
     made = provenance(device, descent.dtype, time.perf_counter() - began)
     return Trained(
         start=start,
@@ -168,8 +167,11 @@ def train(
 class _Descent:
     """The parameters of a model on their way down: velocities, schedules, random numbers."""
 
-    def __init__(self, model: nn.Module, recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, seed: int, recorder: Recorder | None
+    ) -> None:
         self.model = model
+        self.recorder = recorder
         self.recipe = recipe
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
@@ -219,6 +221,8 @@ class _Descent:
                 p.add_(v)
         self.project()
         self.updates += 1
+        if self.recorder is not None:
+            self.recorder.step(loss, len(y), learning_rate=rate)
 
 
 def _limited(parameters: list[nn.Parameter], recipe: Recipe) -> list[tuple[Tensor, float]]:

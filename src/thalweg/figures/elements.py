@@ -9,10 +9,21 @@ from thalweg.figures.captions import joined, number
 from thalweg.figures.figure import Axis, Curve, Marker, Panel
 from thalweg.results import Array
 
-__all__ = ["curve_alt", "curves", "gaps", "metric_panel", "named", "shown", "span"]
+__all__ = [
+    "curve_alt",
+    "curves",
+    "gaps",
+    "metric_panel",
+    "named",
+    "needs_log",
+    "shown",
+    "span",
+]
 
 _FEW_POINTS = 25  # so few that each is marked
 _METRIC_HEIGHT = 0.5
+# A surface over more than two decades shows nothing but its rim on a linear scale.
+_AUTOMATIC_LOG = 100.0
 
 
 def curves(x: Array, table: Mapping[str, Array], log: bool) -> tuple[Curve, ...]:
@@ -43,6 +54,12 @@ def metric_panel(
     label = "error rate (%)" if error else name.replace("_", " ")
     lines = tuple(Marker("", marker.x) for marker in main.markers if marker.y is None)
     return Panel(main.x, Axis(label), curves, markers=lines, height=_METRIC_HEIGHT)
+
+
+def needs_log(values: Array) -> bool:
+    """Tell whether the heights of a surface are positive and span more than two decades."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite)) and bool(0 < finite.min() * _AUTOMATIC_LOG < finite.max())
 
 
 def shown(values: Array, log: bool) -> Array:

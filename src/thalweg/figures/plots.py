@@ -40,8 +40,8 @@ def figure_of(
 
     Args:
         result: What to show.
-        log: Whether the cost has a logarithmic scale. By default it has not, except for a
-            surface whose values are positive and span more than two decades.
+        log: Whether the cost has a logarithmic scale. By default it has not, except for
+            surfaces whose values are positive and span more than two decades.
         title: Heading; by default one that fits the type.
         caption: Words below the figure; by default data, policies and seeds as far as the
             provenance knows them.
@@ -65,7 +65,7 @@ def figure_of(
     elif isinstance(result, Displacement):
         figure = displacement_figure(result)
     elif isinstance(result, RunSurface):
-        figure = run_figure(result, bool(log))
+        figure = run_figure(result, log)
     else:
         raise TypeError(
             "A plot shows a Profile, Surface, History, Displacement or RunSurface; got "

@@ -11,7 +11,7 @@ from thalweg.figures.captions import (
     model_words,
     policy_words,
 )
-from thalweg.figures.elements import shown, span
+from thalweg.figures.elements import needs_log, shown, span
 from thalweg.figures.figure import Axis, Curve, Figure, Map, Marker, Panel, Path, Sheet
 from thalweg.figures.perspective import best_view
 from thalweg.results import Array, RunSurface
@@ -25,7 +25,7 @@ _ROUNDING = 1e-9  # share of a length that is no length
 _SMALL = 0.55  # height of the panels below the map
 
 
-def run_figure(surface: RunSurface, log: bool) -> Figure:
+def run_figure(surface: RunSurface, log: bool | None) -> Figure:
     """Return the figure of a run on a surface."""
     split = surface.first_split
     values, true = surface.loss[split], surface.run.loss[split]
@@ -34,6 +34,7 @@ def run_figure(surface: RunSurface, log: bool) -> Figure:
             "A picture of a run needs two rows and two columns at least; the surface has shape "
             f"{values.shape}. Record more points of the run."
         )
+    log = needs_log(values) if log is None else log
     finite = np.concatenate((values[np.isfinite(values)], true[np.isfinite(true)]))
     rows = _forward(surface.along)
     x, y, z = _mesh(surface, values, rows)
@@ -107,11 +108,14 @@ def _sheet(
         rows = _forward(surface.along)
         line = surface.line_loss[surface.first_split][rows]
         paths.append(Path(surface.along[rows], 0 * line, line, "line", 1))
-    names = surface.labels if surface.kind != "principal" else ("first", "last")
+    height = run.z[[0, -1]]
+    if surface.kind != "principal" and surface.length is not None:
+        # The ends of the line, on it: the run may go on beyond its solution.
+        height = np.interp([0.0, surface.length], paths[1].x, paths[1].z)
     places = tuple(
-        (name, (float(run.x[t]), float(run.y[t]), float(run.z[t])))
-        for name, t in zip(names, (0, -1), strict=False)
-        if np.isfinite(shown(run.z, log)[t])
+        (end.label, (end.x, float(end.y or 0.0), float(z)))
+        for end, z in zip(_ends(surface), height, strict=False)
+        if np.isfinite(shown(np.array([z]), log)[0])
     )
     width, depth = float(np.ptp(x)), float(np.ptp(y))
     longest = max(width, depth)

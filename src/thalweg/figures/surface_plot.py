@@ -14,14 +14,12 @@ from thalweg.figures.captions import (
     policy_words,
     section_words,
 )
-from thalweg.figures.elements import named, shown
+from thalweg.figures.elements import named, needs_log, shown
 from thalweg.figures.figure import Axis, Figure, Map, Marker, Panel
 from thalweg.results import Array, Surface
 
 __all__ = ["surface_figure"]
 
-# A surface over more than two decades shows nothing but its rim on a linear scale.
-_AUTOMATIC_LOG = 100.0
 _DENSE = 121  # points along each axis where an interpolant is drawn
 
 
@@ -34,8 +32,7 @@ def surface_figure(surface: Surface, log: bool | None) -> Figure:
             f"{values.shape}. Evaluate more points, or a profile."
         )
     finite = values[np.isfinite(values)]
-    if log is None:
-        log = bool(len(finite)) and 0 < finite.min() * _AUTOMATIC_LOG < finite.max()
+    log = needs_log(values) if log is None else log
     factor = _lengths(surface.gram)
     columns, rows, drawn = surface.x, surface.y, values
     if surface.interpolation is not None:

@@ -1,17 +1,22 @@
 """The main job on real data in seconds: what does training on handwritten digits look like?
 
-A ReLU network (64-64-64-10) is trained twice on the 8 by 8 digits that come with scikit-learn.
-The total cost is then looked at as Goodfellow, Vinyals & Saxe (2015) looked at theirs: along
-the line from start to solution, between the two solutions, from a random point, at high
-resolution near both ends, and on the plane through the start and both solutions.
+A ReLU network (64-64-64-10) is trained twice on the 8 by 8 digits that come with scikit-learn,
+and both runs are recorded, one point an epoch. The total cost is then looked at as Goodfellow,
+Vinyals & Saxe (2015) looked at theirs: along the line from start to solution, between the two
+solutions, from a random point, at high resolution near both ends, on the plane through the start
+and both solutions, and on the surface that holds the line and the run. How far the runs stray
+from their lines is seen beside a random walk.
 
-Expected: the cost falls all the way; the solutions are separated by a barrier; nothing else.
+Expected: the cost falls all the way; the solutions are separated by a barrier; nothing else, not
+even between the line and the run, which goes around nothing.
 """
 
 import math
 from typing import Any
 
 from thalweg.grids import Uniform
+from thalweg.measures.displacement import greatest_distance, least_captured_share
+from thalweg.measures.run_surfaces import obstacle_beside_line
 from thalweg.measures.summaries import line_numbers, share_at_the_bottom, window_numbers
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import barrier_sentence, fall_sentence, window_sentence
@@ -23,10 +28,16 @@ def run(run: Run) -> Outcome:
     import torch
 
     from thalweg.evaluate import profile, surface
+    from thalweg.probes.displacement import displacement
+    from thalweg.probes.run_surface import ruled_surface
     from thalweg.sections import Line, Plane
     from thalweg.studies import interpolation as study
 
-    first, second = (study.train_network(run, seed=2 * run["seed"] + k) for k in (0, 1))
+    first, second = (
+        study.train_network(run, seed=2 * run["seed"] + k, record=True) for k in (0, 1)
+    )
+    assert first.trajectory is not None
+    assert second.trajectory is not None
     cost = study.cost_of(run, first)
     precise = study.cost_of(run, first, splits=("train",), dtype=torch.float64)
     origin = study.random_point(first.space, run["seed"] + 1000)
@@ -47,6 +58,13 @@ def run(run: Run) -> Outcome:
     }
     side = Uniform(-0.3, 1.4, run["side"])
     map_of_plane = surface(precise, plane, side, side, **how)
+    other = Line(second.start, second.solution, labels=("start B", "solution B"))
+    strays = {
+        "displacement-a": displacement(first.trajectory, descent, progress=run.report),
+        "displacement-b": displacement(second.trajectory, other, progress=run.report),
+    }
+    training_cost = study.cost_of(run, first, splits=("train",))
+    around = ruled_surface(training_cost, first.trajectory, descent, across=run["across"], **how)
     numbers = (
         line_numbers(lines["start-to-solution"])
         | line_numbers(lines["between-solutions"], "between_")
@@ -55,11 +73,26 @@ def run(run: Run) -> Outcome:
         | window_numbers(lines["near-solution"], "near_solution_")
     )
     numbers["bottom_share"] = share_at_the_bottom(first.history)
+    true = around.run.loss["train"]
+    numbers["obstacle_share"] = float(
+        obstacle_beside_line(around).max() / (true.max() - true.min())
+    )
+    for name, seen in zip("ab", strays.values(), strict=True):
+        numbers[f"distance_{name}"] = greatest_distance(seen, share=True)
+        numbers[f"captured_{name}"] = least_captured_share(seen)
     numbers["parameters"] = first.space.size
     best = int(first.history.best or 0)
     numbers["valid_error"] = float(first.history.metrics["error"]["valid"][best])
     return Outcome(
-        {**lines, "plane": map_of_plane, "run": first.history}, numbers, _summary(numbers)
+        {
+            **lines,
+            "plane": map_of_plane,
+            **strays,
+            "line-and-run": around,
+            "run": first.history,
+        },
+        numbers,
+        _summary(numbers),
     )
 
 
@@ -75,6 +108,9 @@ def _summary(numbers: dict[str, float]) -> tuple[str, ...]:
         f"after nine tenths of the fall{reason}.",
         barrier_sentence(numbers, "between_"),
         fall_sentence(numbers, "From a random point to the solution", "random_"),
+        f"The runs strayed from their lines by {numbers['distance_a']:.0%} and "
+        f"{numbers['distance_b']:.0%} of the lengths of these; between line and run the cost of "
+        f"the first rises by {numbers['obstacle_share']:.2%} of its range at most.",
         window_sentence(numbers, "In the first hundredth of the line", "near_start_"),
         window_sentence(numbers, "In the last hundredth of the line", "near_solution_"),
     )
@@ -95,6 +131,7 @@ STUDY = Study(
             "points": 81,
             "zoom": 200,
             "side": 41,
+            "across": 21,
         },
     },
     claims=(
@@ -125,6 +162,11 @@ STUDY = Study(
             "No minimum lies between a random point and the solution.",
             lambda n: n["random_minima"] == 0,
             "{random_minima:.0f} minima",
+        ),
+        Claim(
+            "No obstacle stands between the line and the run (at most 1 % of the range).",
+            lambda n: n["obstacle_share"] <= 1e-2,
+            "{obstacle_share:.2%} of the range",
         ),
         Claim(
             "High resolution shows no bump in the first and the last hundredth of the line.",

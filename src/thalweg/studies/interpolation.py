@@ -23,13 +23,15 @@ from thalweg.records import Record, open_record, save_record, write_atomically
 from thalweg.results import History
 from thalweg.space import ParameterSpace
 from thalweg.studies.study import Run
-from thalweg.training import Snapshot, train
+from thalweg.training import train
+from thalweg.trajectory.recorder import Recorder
+from thalweg.trajectory.schedules import Every
+from thalweg.trajectory.trajectory import Trajectory
 
 __all__ = [
     "Network",
     "cost_of",
     "random_point",
-    "recipe_of",
     "train_network",
     "untrained",
 ]
@@ -46,6 +48,7 @@ class Network:
         start: θ before training, after the norm limits were applied once.
         solution: θ at the epoch with the lowest validation error.
         history: Loss and error over the run.
+        trajectory: One point an epoch, the start first, where the run was recorded.
     """
 
     model: torch.nn.Module
@@ -54,9 +57,10 @@ class Network:
     start: Tensor
     solution: Tensor
     history: History
+    trajectory: Trajectory | None = None
 
 
-def recipe_of(settings: Mapping[str, Any]) -> Recipe:
+def _recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """Return the recipe that settings name, with the fields that they replace."""
     recipe: Recipe = getattr(recipes, settings["recipe"])
     fields = ("hidden", "pieces", "epochs", "patience", "init_ranges")
@@ -74,37 +78,46 @@ def untrained(run: Run, *, seed: int) -> tuple[torch.nn.Module, DataSet]:
     """Return a fresh network and its data."""
     data = _data_of(run.settings)
     inputs = data.splits["train"][0].shape[1]
-    return multilayer_perceptron(recipe_of(run.settings), inputs, seed=seed), data
+    return multilayer_perceptron(_recipe_of(run.settings), inputs, seed=seed), data
 
 
-def train_network(run: Run, *, seed: int, snapshot: Snapshot | None = None) -> Network:
+def train_network(run: Run, *, seed: int, record: bool = False) -> Network:
     """Train a network, or take up the result of an earlier run with the same settings.
 
     Both ends are written to `start-SEED.safetensors` and `solution-SEED.safetensors` as soon
-    as they are known. With a `snapshot` (see `thalweg.training.train`) it is trained in any case.
+    as they are known. With `record` the points of the run are in `trajectory-SEED`, one an epoch.
     """
-    recipe = recipe_of(run.settings)
+    recipe = _recipe_of(run.settings)
     model, data = untrained(run, seed=seed)
     space = ParameterSpace.of(model)
     asked = {"recipe": asdict(recipe), "seed": seed, "data": data.checksum, "device": run.device}
     files = [run.folder / f"{end}-{seed}.safetensors" for end in ("start", "solution")]
+    path = run.folder / f"trajectory-{seed}"
+    if record:
+        asked["recorded"] = True
+        files.append(path / "index.jsonl")
     kept = run.folder / f"training-{seed}"
-    history = _finished(kept, asked, files) if snapshot is None else None
+    history = _finished(kept, asked, files)
     if history is None:
+        # What an interrupted run has recorded is replaced from its first update on.
+        facts = {"seed": seed, "data": data.checksum}
+        every = Every(epochs=1)
         done = train(
             model,
             {name: data.splits[name] for name in ("train", "valid")},
             recipe,
             seed=seed,
             progress=run.report,
-            snapshot=snapshot,
+            recorder=Recorder(path, model, schedule=every, resume=0, facts=facts)
+            if record
+            else None,
             device=run.device,
         )
         history = done.history
         run.folder.mkdir(parents=True, exist_ok=True)
-        for path, state in zip(files, (done.start, done.solution), strict=True):
-            write_atomically(path, safetensors.torch.save(dict(state)))
-        sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
+        for end, state in zip(files, (done.start, done.solution), strict=False):
+            write_atomically(end, safetensors.torch.save(dict(state)))
+        sums = {file.name: sha256(file.read_bytes()).hexdigest() for file in files}
         save_record(
             Record(
                 study="training",
@@ -115,8 +128,9 @@ def train_network(run: Run, *, seed: int, snapshot: Snapshot | None = None) -> N
             ),
             kept,
         )
-    start, solution = (space.flatten(path) for path in files)
-    return Network(model, space, data, start, solution, history)
+    start, solution = (space.flatten(file) for file in files[:2])
+    trajectory = Trajectory.open(path) if record else None
+    return Network(model, space, data, start, solution, history, trajectory)
 
 
 def cost_of(

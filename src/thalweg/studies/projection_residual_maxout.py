@@ -33,8 +33,6 @@ from thalweg.studies.scales import trained_scales
 from thalweg.studies.study import Claim, Outcome, Run, Study
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from thalweg.results import Array, Displacement
 
 
@@ -43,22 +41,16 @@ def run(run: Run) -> Outcome:
     # Imported here, so that listing the studies does not load torch.
     from thalweg.probes.displacement import displacement
     from thalweg.sections import Line
-    from thalweg.space import ParameterSpace
     from thalweg.studies import interpolation as study
-    from thalweg.trajectory.trajectory import Trajectory
 
-    points: list[Tensor] = []
-
-    def snapshot(epoch: int, updates: int, model: "nn.Module") -> None:
-        points.append(ParameterSpace.of(model).flatten(model).cpu())
-
-    network = study.train_network(run, seed=run["seed"], snapshot=snapshot)
+    network = study.train_network(run, seed=run["seed"], record=True)
+    assert network.trajectory is not None
     best = int(network.history.best or 0)
     line = Line(network.start, network.solution, labels=("start", "solution"))
-    seen = displacement(Trajectory.from_points(points), line, progress=run.report)
+    seen = displacement(network.trajectory, line, progress=run.report)
     numbers = _numbers(seen, best) | {
         "parameters": network.space.size,
-        "epochs": len(points) - 1,
+        "epochs": len(network.trajectory) - 1,
         "best_epoch": best,
     }
     evidence = "differs" if numbers["evidence"] else "does not differ"

@@ -32,13 +32,12 @@ def run(run: Run) -> Outcome:
     from thalweg.probes.run_surface import ruled_surface, run_plane
     from thalweg.sections import Line
     from thalweg.studies import interpolation as study
-    from thalweg.studies.recorded import train_recorded
 
-    done = train_recorded(run, seed=run["seed"])
+    done = study.train_network(run, seed=run["seed"], record=True)
+    assert done.trajectory is not None
     best = int(done.history.best or 0)
-    ends = done.trajectory[0].theta, done.trajectory[best].theta
-    line = Line(*ends, labels=("start", "solution"))
-    cost = study.cost_of(run, (done.model, done.data), splits=("train",))
+    line = Line(done.start, done.solution, labels=("start", "solution"))
+    cost = study.cost_of(run, done, splits=("train",))
     how: Any = {"progress": run.report, "keep": run.kept}
     side = {"along": run["side"], "across": run["across"]}
     ruled = ruled_surface(cost, done.trajectory, line, across=run["across"], curvature=True, **how)

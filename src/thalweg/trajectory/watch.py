@@ -154,15 +154,23 @@ class OptimizerWatch:
                     gradient = gradient.coalesce().values()
                 parts.setdefault((gradient.device, gradient.dtype), []).append(gradient)
         norms: list[Tensor] = []
-        for (_, dtype), gradients in parts.items():
+        for (device, dtype), gradients in parts.items():
             wide = torch.float32 if dtype in _LOW else dtype  # a norm may overflow half precision
-            each = torch._foreach_norm(gradients, 2, dtype=wide)
-            norms.append(torch.linalg.vector_norm(torch.stack(each)))
+            norms.append(torch.linalg.vector_norm(torch.stack(_norms(gradients, device, wide))))
         if not norms:
             return None
         norm: Tensor = torch.linalg.vector_norm(torch.stack([n.to(norms[0]) for n in norms]))
         scale: Tensor | None = getattr(self.optimizer, "grad_scale", None)
         return norm if scale is None else norm / scale.to(norm)
+
+
+def _norms(gradients: list[Tensor], device: torch.device, wide: torch.dtype) -> list[Tensor]:
+    """Return the norm of each of some gradients of one device."""
+    if device.type == "cpu" and gradients[0].dtype == wide:
+        # BLAS takes half the time of a norm here, and adds up in more places: it is closer.
+        flat = [gradient.reshape(-1) for gradient in gradients]
+        return [torch.dot(each, each).sqrt() for each in flat]
+    return [*torch._foreach_norm(gradients, 2, dtype=wide)]
 
 
 def plain_optimizer(optimizer: Any) -> torch.optim.Optimizer | None:
