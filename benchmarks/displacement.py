@@ -2,8 +2,8 @@
 
     python benchmarks/displacement.py [--scale smoke] [--folder FOLDER] [--output FOLDER]
 
-Records 1,000 snapshots of 2 million parameters in float32 (8 GB; `smoke`: 20 of 20,000) and measures
-in a process of its own, from files that the system has been told to forget: a plain sequential read
+Records 1,000 snapshots of 2 million parameters in float32 (8 GB; `smoke`: 20 of 20,000) and looks
+in a process of its own, at files that the system has been told to forget: a plain sequential read
 of all files, `tw.displacement`, and the read again. Bytes per second of the displacement, which
 checks every checksum, are counted over both of its passes. Where the files cannot be forgotten
 (macOS, a container) they may come from memory, and the result says so.
