@@ -58,6 +58,7 @@ bench: $(VENV)/.ready-all $(if $(PEERS),$(PEERS_VENV)/.ready)
 	@$(BIN)/python benchmarks/run.py --scale $(SCALE) \
 	  $(if $(PEERS),--peers $(PEERS_VENV)/bin/python)
 	@$(BIN)/python benchmarks/recording.py --scale $(SCALE)
+	@$(BIN)/python benchmarks/displacement.py --scale $(SCALE)
 	@$(BIN)/python benchmarks/table.py --scale $(SCALE)
 
 docs: $(VENV)/.ready-dev $(VENV)/.ready-docs

@@ -169,8 +169,7 @@ def conditions(results):
 
 
 WRITTEN = """\
-Written by `make bench` from what `run.py`, `points_needed.py` and `instructions.py` in
-`benchmarks/` have measured; do not edit."""
+Written by `make bench` from what the scripts in `benchmarks/` have measured; do not edit."""
 
 NOTES = """\
 Ratios are medians over the rounds, each of which evaluates the workload by every contestant in
@@ -195,7 +194,57 @@ def page(results, measured):
         lines += [""]
     if "instructions" in measured:
         lines += ["## Instructions a point", "", *instructions_table(measured["instructions"]), ""]
+    if "recording" in measured:
+        lines += ["## What recording costs", "", *recording_table(measured["recording"]), ""]
+    if "displacement" in measured:
+        lines += ["## The displacement of a large run", "", displaced(measured["displacement"]), ""]
     return "\n".join(lines)
+
+
+def recording_table(result):
+    """Return what a recorder takes of a training run, line by line."""
+    rows = [
+        [
+            name,
+            f"{100 * way['share (median)']:+.1f} % ({100 * way['share (range)'][0]:+.1f} to "
+            f"{100 * way['share (range)'][1]:+.1f})",
+            f"{100 * way['share of own calls (median)']:.2f} %",
+            f"{way['bytes a point'] / 1e6:.3g} MB",
+        ]
+        for name, way in result["ways"].items()
+    ]
+    headings = ["recorded", "time of training, paired", "time in the recorder's calls", "a point"]
+    kills = result.get("kills")
+    told = (
+        f"{result['network']} ({result['parameters']:,} parameters) on {result['data']}, batches "
+        f"of {result['batch']}, {result['steps of an epoch']} steps an epoch; "
+        f"{len(next(iter(result['ways'].values()))['rounds'])} rounds, "
+        f"{result['conditions']['date']}, {result['conditions']['threads']} cores of "
+        f"{result['conditions']['cpu']}. The norm of the gradient is taken in the optimiser's "
+        "step: it is in the paired time alone."
+    )
+    lost = (
+        f" Of {kills['kills']} processes killed while they recorded, {kills['opened']} left a "
+        f"trajectory that opened; {kills['points checked']:,} reported points were looked for, "
+        f"{kills['lost']} were lost, and the run that went on after each kill ended with the bits "
+        "of one that nobody killed."
+        if kills
+        else ""
+    )
+    return [*markdown(headings, rows), "", told + lost]
+
+
+def displaced(result):
+    """Return in words how fast the displacement of a large run is."""
+    rates = {name: median(each) / 1e9 for name, each in result["bytes a second"].items()}
+    return (
+        f"{result['snapshots']:,} snapshots of {result['parameters']:,} parameters "
+        f"({result['bytes'] / 1e9:.1f} GB in float32, from disk, "
+        f"{result['conditions']['threads']} cores of {result['conditions']['cpu']}): "
+        f"`tw.displacement` reads {rates['displacement']:.2f} GB/s in each of its two passes, a "
+        f"plain sequential read {rates['plain read']:.2f} GB/s; peak memory "
+        f"{result['memory (MiB)']:.0f} MiB. What bounds it is the arithmetic in float64."
+    )
 
 
 def has(result, who):
@@ -212,7 +261,7 @@ def read(folder):
     return order, measured
 
 
-OTHERS = ("points_needed", "instructions")
+OTHERS = ("points_needed", "instructions", "recording", "displacement")
 
 
 def bars(result):
