@@ -314,7 +314,7 @@ def _mark_decades(axis: Any) -> None:
 
 def _plain_number(value: float, _: int | None = None) -> str:
     """Return a number of a logarithmic scale: 0.02, 300 or 2·10⁻⁶."""
-    if 1e-4 <= value < 1e5:
+    if 1e-3 <= value < 1e4:
         return f"{value:g}"
     mantissa, power = f"{value:.0e}".split("e")
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
