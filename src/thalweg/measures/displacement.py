@@ -58,7 +58,7 @@ def least_captured_share(
     Goodfellow et al. (2015, appendix B) write that it captures two thirds of the norm at all
     times, which can be read in two ways:
 
-    - `of="way"`: min_t |α(t)|/‖θ(t) − a‖, the share of the way from the start. The start itself is
+    - `of="way"`: min_t abs(α(t))/‖θ(t) − a‖, the share of the way from the start. The start is
       left out: there is no way yet. A random walk has √(t/T), close to 0 at its beginning.
     - `of="parameters"`: min_t 1 − β(t)/‖θ(t)‖, what the distance off the line leaves of the norm of
       the parameters.

@@ -50,7 +50,7 @@ def displacement(
     Args:
         trajectory: The run.
         line: The line; by default from the first point of the run to its last. Its ends may be
-            vectors or `StoredPoint`s, and need not be points of the run.
+            vectors or points on disk (`StoredPoint`), and need not be points of the run.
         progress: None for a bar where standard error is a terminal, False for none, or a function.
 
     Returns:

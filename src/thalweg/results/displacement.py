@@ -106,7 +106,7 @@ class Displacement:
 
     @property
     def captured(self) -> Array:
-        """Share |α(t)|/‖θ(t) − a‖ of the way from a that the line captures, shape (T,).
+        """Share of the way from a that the line captures, abs(α(t))/‖θ(t) − a‖, shape (T,).
 
         NaN at a itself, where there is no way to capture. `thalweg.least_captured_share` is its
         minimum. For a random walk of T steps it is √(t/T).
