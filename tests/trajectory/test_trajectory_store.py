@@ -291,6 +291,19 @@ def test_a_folder_that_holds_none(tmp_path):
         tw.Trajectory.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["index.jsonl", "trajectory.json"])
+def test_a_recorder_does_not_begin_anew_where_a_part_was_lost(tmp_path, name):
+    record(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    rest = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(tw.TrajectoryError, match=rf"{name} is missing\. Restore it from a copy"):
+        tw.Recorder(tmp_path, runs.network()).open()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == rest
+    (tmp_path / name).write_bytes(whole)
+    assert tw.Trajectory.open(tmp_path, skip_damaged=True).step.tolist() == [0, 2, 4, 5]
+
+
 # --- writers and disks -------------------------------------------------------------------------
 
 
