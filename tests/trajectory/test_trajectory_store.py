@@ -354,6 +354,30 @@ def test_a_child_does_not_hold_the_folder(tmp_path):
             os.close(file)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_child_does_not_write_into_the_run_of_its_parent(tmp_path):
+    model = runs.network()
+    optimizer = runs.OPTIMIZERS["sgd"](model.parameters())
+    told, tell = os.pipe()
+    with tw.Recorder(tmp_path, model, optimizer, tw.Every(steps=1)) as recorder:
+        child = os.fork()
+        runs.update(model, optimizer)
+        if child == 0:
+            try:
+                recorder.step()
+            except ValueError as error:
+                os.write(tell, str(error).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert b"in the process that opened it" in os.read(told, 999)
+        assert tw.Trajectory.open(tmp_path).step.tolist() == [0]
+        recorder.step()
+    os.close(told)
+    os.close(tell)
+    assert tw.Trajectory.open(tmp_path).step.tolist() == [0, 1]
+    assert len(tw.Trajectory.open(tmp_path).log) == 1
+
+
 def full(*given):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -228,10 +228,11 @@ class TrajectoryWriter:
 
     def _files(self) -> tuple[AppendedFile, AppendedFile]:
         """Return the index and the log."""
-        if self._index is None or self._steps is None:
+        if self._index is None or self._steps is None or not self._lock.held:
             raise ValueError(
-                f"A recorder writes until it is closed; that of {self.folder} is. Open another "
-                "one with `resume=True`."
+                f"A recorder writes until it is closed, and in the process that opened it; that of "
+                f"{self.folder} is closed, or of another process. Open another one with "
+                "`resume=True`."
             )
         return self._index, self._steps
 
