@@ -46,7 +46,6 @@ ALLOWED = {
         "anchors",
         "environment",
         "evaluate",
-        "grids",
         "objectives",
         "progress",
         "results",
