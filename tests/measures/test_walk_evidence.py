@@ -198,6 +198,26 @@ def test_one_number_alone_is_evidence_too():
     assert random_walk_evidence(tall).verdict == "not a random walk"
 
 
+def test_eight_turns_of_one_sign_may_be_chance():
+    # In one dimension a walk of nine steps goes one way all along in one case of 256.
+    straight = torch.arange(10, dtype=torch.float64)[:, None]
+    found = random_walk_evidence(seen(straight))
+    assert found.p_cosine == 2**-7
+    assert found.verdict == "no evidence"
+
+
+def test_the_ends_are_the_nearest_points_where_storage_is_coarse():
+    walk = tw.displacement(tw.random_walk(500, steps=60, seed=3), progress=False)
+    coarse = replace(walk, rounding=np.full(61, 0.4 * walk.length))
+    np.testing.assert_array_equal(excess_over_random_walk(coarse), excess_over_random_walk(walk))
+
+
+@pytest.mark.parametrize("significance", [0.0, 1.0, -1.0, math.nan])
+def test_a_significance_is_a_probability(significance):
+    with pytest.raises(ValueError, match="a probability between 0 and 1; got"):
+        random_walk_evidence(seen(tw.random_walk(10, steps=20)), significance)
+
+
 def test_few_points_are_too_few():
     found = random_walk_evidence(seen(tw.random_walk(10, steps=5)))
     assert found.verdict == "too few points"

@@ -404,3 +404,18 @@ def test_other_sections_and_empty_runs_are_refused():
     empty = _trajectory(PointsInMemory(torch.empty(0, 4)))
     with pytest.raises(ValueError, match=r"this trajectory is empty\. Record some points"):
         tw.displacement(empty, progress=False)
+    with pytest.raises(ValueError, match=r"this trajectory is empty\. Record some points"):
+        tw.displacement(empty, tw.Line(torch.zeros(4), torch.ones(4)), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("points", "got"),
+    [
+        (torch.zeros(3), r"\(3,\) and torch.float32"),
+        (torch.ones(4, 2, dtype=torch.int64), r"\(4, 2\) and torch.int64"),
+        ([], r"\(0,\)"),
+    ],
+)
+def test_points_that_are_no_matrix_are_refused(points, got):
+    with pytest.raises(ValueError, match=f"rows of a matrix of floating-point numbers; .*{got}"):
+        tw.Trajectory.from_points(points)

@@ -7,10 +7,10 @@ import pytest
 
 from thalweg.results import Displacement
 from thalweg.studies import convex_hyperparameters as convex
-from thalweg.studies import load_study
+from thalweg.studies import interpolation, load_study
 from thalweg.studies import projection_residual_maxout as maxout
 from thalweg.studies import random_walk_control as control
-from thalweg.studies.study import check_claims
+from thalweg.studies.study import Run, check_claims
 
 
 def in_many_dimensions(condition, rate, momentum):
@@ -92,3 +92,12 @@ def test_reversals_of_an_arch():
     assert smooth["captured"] == pytest.approx(1 / math.sqrt(10))
     bumpy = maxout._numbers(arch([0, 3, 2, 4, 1, 2, 0]), best=6)
     assert bumpy["reversal"] == pytest.approx(0.25)
+
+
+def test_a_network_of_other_settings_is_recorded_in_place_of_the_one_before(tmp_path):
+    settings = {"recipe": "RELU", "data": "digits", "epochs": 1}
+    for hidden in ((4, 4), (5, 4)):
+        run = Run({**settings, "hidden": hidden}, tmp_path, "cpu", lambda *told: None)
+        network = interpolation.train_network(run, seed=0, record=True)
+        assert network.trajectory.points.size == len(network.start)
+        assert network.trajectory.epoch.tolist() == [0, 1]

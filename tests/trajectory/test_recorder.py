@@ -1,4 +1,5 @@
 import math
+import os
 
 import numpy as np
 import pytest
@@ -468,6 +469,86 @@ def test_a_half_made_update_is_no_point(tmp_path):
     with pytest.raises(KeyboardInterrupt, match="stopped"):
         run()
     assert tw.Trajectory.open(tmp_path).step.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_write_that_was_interrupted_is_made_up_for(tmp_path, monkeypatch, step):
+    model = runs.network()
+    optimizer = runs.OPTIMIZERS["sgd"](model.parameters())
+    usual = os.replace
+
+    def interrupted(source, target):
+        if f"{step:012d}" in str(target):
+            monkeypatch.setattr(os, "replace", usual)
+            raise KeyboardInterrupt
+        usual(source, target)
+
+    def run():
+        with tw.Recorder(tmp_path, model, optimizer, tw.Every(steps=1)) as recorder:
+            monkeypatch.setattr(os, "replace", interrupted)
+            for _ in range(5):
+                runs.update(model, optimizer)
+                recorder.step()
+
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        run()
+    trajectory = tw.Trajectory.open(tmp_path)
+    assert trajectory.step.tolist() == [*range(step + 1)]
+    assert torch.equal(trajectory[-1].theta, runs.flat(model))
+
+
+def test_updates_that_are_not_told_of_count_and_replace_no_point(tmp_path):
+    model = runs.network()
+    optimizer = runs.OPTIMIZERS["sgd"](model.parameters())
+    seen = [runs.flat(model)]
+    with tw.Recorder(tmp_path, model, optimizer, tw.Every(steps=1), updates=True) as recorder:
+        for step in range(6):
+            loss = runs.update(model, optimizer)
+            seen.append(runs.flat(model))
+            if step % 3 == 2:
+                recorder.step(loss=loss)
+        assert recorder.steps == 6
+    trajectory = tw.Trajectory.open(tmp_path)
+    assert trajectory.step.tolist() == [*range(7)]
+    assert all(
+        torch.equal(point.theta, theta) for point, theta in zip(trajectory, seen, strict=True)
+    )
+    assert np.isfinite(trajectory.log.loss).tolist() == [False, False, True] * 2
+    assert (trajectory.log.learning_rate == 0.1).all()
+
+
+def trained_too(model):
+    model[0].requires_grad_(True)
+
+
+def loaded_in_place_of(model):
+    model.load_state_dict(model.state_dict(), assign=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (trained_too, "'0.weight' is trained, too"),
+        (loaded_in_place_of, "'1.weight' was replaced"),
+    ],
+)
+def test_other_parameters_than_those_that_are_recorded_are_noticed(tmp_path, change, words):
+    model = runs.network()
+    model[0].requires_grad_(False)
+    optimizer = runs.OPTIMIZERS["sgd"](model.parameters())
+
+    def run():
+        with tw.Recorder(tmp_path, model, optimizer, tw.Every(steps=1)) as recorder:
+            runs.update(model, optimizer)
+            recorder.step()
+            change(model)
+            optimizer.param_groups[0]["params"] = [*model.parameters()]
+            runs.update(model, optimizer)
+            recorder.step()
+
+    with pytest.raises(tw.TrajectoryError, match=words):
+        run()
+    assert tw.Trajectory.open(tmp_path).step.tolist() == [0, 1]
 
 
 def test_hooks_are_gone_after_the_block(tmp_path):

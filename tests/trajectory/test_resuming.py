@@ -222,6 +222,22 @@ def test_a_number_that_is_a_recorded_point_is_checked(tmp_path):
         gone_on(tmp_path, model, optimizer, resume=4)
 
 
+@pytest.mark.parametrize("resume", [0, np.int64(0)])
+def test_a_run_from_its_start_replaces_one_whose_start_is_not_known(tmp_path, resume):
+    model = runs.network()
+    optimizer = runs.OPTIMIZERS["momentum"](model.parameters())
+    gone_on(tmp_path, model, optimizer, resume=5)
+    assert tw.Trajectory.open(tmp_path).step[0] == 5
+    gone_on(tmp_path, model, optimizer, resume=resume)
+    assert tw.Trajectory.open(tmp_path).step[0] == 0
+
+
+@pytest.mark.parametrize("resume", [-1, 2.5, "last"])
+def test_a_number_of_updates_is_whole(tmp_path, resume):
+    with pytest.raises(ValueError, match="from a whole number of updates; got resume="):
+        tw.Recorder(tmp_path, runs.network(), resume=resume)
+
+
 def test_restoring_an_earlier_point(tmp_path):
     begun(tmp_path, optimizer_state=True)
     before = tw.Trajectory.open(tmp_path)

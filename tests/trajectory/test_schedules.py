@@ -40,10 +40,14 @@ def test_around_the_latest_event():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (tw.Every, "Every needs a number of steps or of epochs"),
+        (tw.Every, "Every needs a whole number of steps or of epochs"),
         (lambda: tw.Every(steps=2, epochs=1), "got steps=2, epochs=1"),
         (lambda: tw.Every(steps=0), "at least 1; got steps=0"),
         (lambda: tw.Logarithmic(0), "at least one snapshot a decade; got per_decade=0"),
+        (lambda: tw.Every(steps=2.5), "at least 1; got steps=2.5"),
+        (lambda: tw.Every(steps=float("nan")), "at least 1; got steps=nan"),
+        (lambda: tw.Every(epochs="1"), "at least 1; got steps=None, epochs=1"),
+        (lambda: tw.Logarithmic(float("inf")), "got per_decade=inf"),
         (lambda: tw.Around(after=-1), "counted from 0"),
         (lambda: tw.Around(every=0), "every=0"),
     ],

@@ -291,6 +291,19 @@ def test_a_folder_that_holds_none(tmp_path):
         tw.Trajectory.open(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["index.jsonl", "trajectory.json"])
+def test_a_recorder_does_not_begin_anew_where_a_part_was_lost(tmp_path, name):
+    record(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).unlink()
+    rest = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    with pytest.raises(tw.TrajectoryError, match=rf"{name} is missing\. Restore it from a copy"):
+        tw.Recorder(tmp_path, runs.network()).open()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == rest
+    (tmp_path / name).write_bytes(whole)
+    assert tw.Trajectory.open(tmp_path, skip_damaged=True).step.tolist() == [0, 2, 4, 5]
+
+
 # --- writers and disks -------------------------------------------------------------------------
 
 
@@ -339,6 +352,30 @@ def test_a_child_does_not_hold_the_folder(tmp_path):
         os.waitpid(child, 0)
         for file in (read, told, tell):
             os.close(file)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_a_child_does_not_write_into_the_run_of_its_parent(tmp_path):
+    model = runs.network()
+    optimizer = runs.OPTIMIZERS["sgd"](model.parameters())
+    told, tell = os.pipe()
+    with tw.Recorder(tmp_path, model, optimizer, tw.Every(steps=1)) as recorder:
+        child = os.fork()
+        runs.update(model, optimizer)
+        if child == 0:
+            try:
+                recorder.step()
+            except ValueError as error:
+                os.write(tell, str(error).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert b"in the process that opened it" in os.read(told, 999)
+        assert tw.Trajectory.open(tmp_path).step.tolist() == [0]
+        recorder.step()
+    os.close(told)
+    os.close(tell)
+    assert tw.Trajectory.open(tmp_path).step.tolist() == [0, 1]
+    assert len(tw.Trajectory.open(tmp_path).log) == 1
 
 
 def full(*given):

@@ -162,6 +162,10 @@ def random_walk_evidence(
     of the arch beyond its mean height, and correlations over more than one update but for what
     they add up to.
 
+    Points that were rounded to a narrow type are off by independent errors, so that each update
+    takes back some of the one before. Where these errors are not far below the updates, the mean
+    cosine is evidence of the rounding, not of the run: store float32 to ask this question.
+
     "No evidence" does not say that a run is a random walk. "Not a random walk" does not say that
     it is good.
 
@@ -170,8 +174,14 @@ def random_walk_evidence(
         significance: Probability below which one of the three is evidence.
 
     Raises:
-        ValueError: If the ends of the line are no points of the run.
+        ValueError: If the ends of the line are no points of the run, or `significance` is no
+            probability.
     """
+    if not 0 < significance < 1:
+        raise ValueError(
+            f"`significance` is a probability between 0 and 1; got {significance}. The smaller it "
+            "is, the rarer is a false alarm."
+        )
     first, last = _ends_of(displacement)
     length = displacement.update_length[first:last]
     cosine = displacement.update_cosine[first : max(last - 1, first)]
@@ -206,12 +216,17 @@ def _bulge(displacement: Displacement, squares: float) -> float:
 
 
 def _p_zero_mean(values: Array) -> float:
-    """Return the two-sided probability of a mean as far from 0, by Student's t test."""
+    """Return the two-sided probability of a mean as far from 0, by Student's t test.
+
+    It is at least that of signs which are all alike, by chance alone: in one dimension the cosines
+    of a walk are ±1, and have no spread when that comes about.
+    """
     count, mean = len(values), float(values.mean())
+    if mean == 0:
+        return 1.0
     error = float(values.std(ddof=1)) / np.sqrt(count)
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(count - 1, -abs(mean) / error))
+    by_chance = 2.0 ** (1 - count)
+    return max(by_chance, float(2 * stdtr(count - 1, -abs(mean) / error)) if error else 0.0)
 
 
 def _p_chi_square(freedom: float, value: float) -> float:
@@ -245,5 +260,8 @@ def _ends_of(displacement: Displacement) -> tuple[int, int]:
             "the ends of this line are no such points. Take the displacement with "
             "`Line(trajectory[i].theta, trajectory[j].theta)`, or without a line."
         )
-    first = int(at_start[0])
-    return first, int(at_end[at_end > first][0])
+    # Where storage is coarse there are several: of them the nearest, and the earliest of these.
+    at_start = at_start[at_start < at_end[-1]]
+    first = int(at_start[np.argmin(displacement.from_start[at_start])])
+    at_end = at_end[at_end > first]
+    return first, int(at_end[np.argmin(displacement.to_end[at_end])])

@@ -71,6 +71,10 @@ def displacement(
     """
     began = time.perf_counter()
     source = trajectory.points
+    if source.count == 0:
+        raise ValueError(
+            "A run has one point at least; this trajectory is empty. Record some points first."
+        )
     axis = _Axis.of(_line_of(trajectory) if line is None else line, source)
     # NaN and infinity are values here.
     with np.errstate(all="ignore"), progress_bar(progress) as report, Workers() as workers:
@@ -147,10 +151,6 @@ class _Axis:
 
 def _line_of(trajectory: Trajectory) -> Line:
     """Return the line from the first point to the last."""
-    if len(trajectory) == 0:
-        raise ValueError(
-            "A run has one point at least; this trajectory is empty. Record some points first."
-        )
     return Line(trajectory[0].theta, trajectory[-1].theta)
 
 

@@ -1,6 +1,7 @@
 """What the interpolation studies share: a trained network and its costs."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -99,7 +100,8 @@ def train_network(run: Run, *, seed: int, record: bool = False) -> Network:
     kept = run.folder / f"training-{seed}"
     history = _finished(kept, asked, files)
     if history is None:
-        # What an interrupted run has recorded is replaced from its first update on.
+        if record:  # of a run that was interrupted, or had other settings
+            shutil.rmtree(path, ignore_errors=True)
         facts = {"seed": seed, "data": data.checksum}
         every = Every(epochs=1)
         done = train(
@@ -108,9 +110,7 @@ def train_network(run: Run, *, seed: int, record: bool = False) -> Network:
             recipe,
             seed=seed,
             progress=run.report,
-            recorder=Recorder(path, model, schedule=every, resume=0, facts=facts)
-            if record
-            else None,
+            recorder=Recorder(path, model, schedule=every, facts=facts) if record else None,
             device=run.device,
         )
         history = done.history

@@ -48,6 +48,11 @@ class FolderLock:
             raise
         _HELD.add(self)
 
+    @property
+    def held(self) -> bool:
+        """Whether this process has the folder: a child of it has not."""
+        return self._file >= 0
+
     def release(self) -> None:
         """Let the folder go, also where a child of this process still has the file open."""
         if self._file >= 0:

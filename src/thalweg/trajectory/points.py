@@ -62,13 +62,23 @@ class PointsInMemory(PointSource):
 
     Args:
         points: One row a point, shape (T, P).
+
+    Raises:
+        ValueError: If they are no matrix of floating-point numbers.
     """
 
     def __init__(self, points: Tensor | Sequence[Tensor]) -> None:
-        rows = points if isinstance(points, Tensor) else torch.stack([*points])
-        self._points = rows.detach()
-        self.count, self.size = rows.shape
-        self.dtype = rows.dtype
+        if not isinstance(points, Tensor):
+            points = torch.stack([*points]) if len(points) else torch.empty(0)
+        if points.ndim != 2 or not points.is_floating_point():
+            raise ValueError(
+                "Points are the rows of a matrix of floating-point numbers; got shape "
+                f"{tuple(points.shape)} and {points.dtype}. Stack vectors of shape (P,), and "
+                "convert whole numbers with `.double()`."
+            )
+        self._points = points.detach()
+        self.count, self.size = points.shape
+        self.dtype = points.dtype
 
     def read(self, index: int) -> Tensor:
         """Return one row."""

@@ -72,7 +72,7 @@ class Recorder:
 
     Raises:
         TypeError: If model, optimiser or facts are of no use.
-        ValueError: If the type of storage is none of the four.
+        ValueError: If the type of storage is none of the four, or `resume` is negative.
 
     Example:
         >>> import tempfile
@@ -112,7 +112,7 @@ class Recorder:
         self.schedule = Logarithmic() if schedule is None else schedule
         self._model = plain_module(model)
         self._optimizer = plain_optimizer(optimizer)
-        expect_usable(self.schedule, dtype, optimizer_state, self._optimizer)
+        expect_usable(self.schedule, dtype, optimizer_state, self._optimizer, resume)
         made_with = {"optimizer": settings_of(self._optimizer), "schedule": repr(self.schedule)}
         self._description = Description.of(self._model, dtype, {**made_with, **(facts or {})})
         named = dict(self._model.named_parameters())
@@ -150,7 +150,7 @@ class Recorder:
             self._model, self._parameters, self._contents, self._writer, background
         )
         asked = self._resume
-        self._steps = 0 if asked is None or isinstance(asked, bool) else asked
+        self._steps = 0 if asked is None or isinstance(asked, bool) else int(asked)
         self._epoch: float | None = None
         self._event: int | None = None
         self._begun = False
@@ -225,7 +225,8 @@ class Recorder:
 
         Where the optimiser did not step, the batch was one of several whose gradients are
         accumulated: their losses are averaged, weighted by their sizes if those are told. A batch
-        whose gradient `GradScaler` threw away does not count.
+        whose gradient `GradScaler` threw away does not count. An update that the loop does not tell
+        of counts as a step when the next one is made.
 
         Args:
             loss: Mini-batch loss, before the update.
@@ -235,6 +236,7 @@ class Recorder:
 
         Raises:
             OSError: If what is due cannot be written.
+            TrajectoryError: If the model has got other parameters since the recorder was made.
         """
         self._expect_open()
         value = None if loss is None else float(loss.detach() if isinstance(loss, Tensor) else loss)
@@ -348,6 +350,9 @@ class Recorder:
     def _before_update(self) -> None:
         """Make sure that a stored point is the one that the update is made from."""
         self._guarded(self._begin)
+        untold = self._watch.take() if self._watch.made else None
+        if untold is not None:  # the loop went on without `step`
+            self._guarded(lambda: self._step(untold, None, None))
         if self._snapshots.stored_at == self._steps:
             self._guarded(lambda: self._snapshots.take(self._steps, self._epoch))
 
@@ -361,7 +366,7 @@ class Recorder:
             return
         if self._resume is None or isinstance(self._resume, bool):
             self._steps = max(entries)
-        if not self._resume:
+        if self._resume is None or self._resume is False:
             expect_at(self.folder, entries[self._steps], self._parameters)
 
     def _begin(self, moved: bool = False) -> None:

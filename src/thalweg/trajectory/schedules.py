@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
+from operator import index
 
 __all__ = ["AnyOf", "Around", "At", "Every", "Logarithmic", "Moment", "Schedule"]
 
@@ -70,7 +71,7 @@ class Every(Schedule):
         epochs: Number of epochs; one of the two is given.
 
     Raises:
-        ValueError: If not just one is given, or it is below 1.
+        ValueError: If not just one is given, or it is no whole number of at least 1.
 
     Example:
         >>> Every(steps=100).due(Moment(200)), Every(epochs=1).due(Moment(200))
@@ -82,9 +83,9 @@ class Every(Schedule):
 
     def __post_init__(self) -> None:
         given = [number for number in (self.steps, self.epochs) if number is not None]
-        if len(given) != 1 or given[0] < 1:
+        if len(given) != 1 or not _is_count(given[0]):
             raise ValueError(
-                "Every needs a number of steps or of epochs, at least 1; got "
+                "Every needs a whole number of steps or of epochs, at least 1; got "
                 f"steps={self.steps}, epochs={self.epochs}. Write `Every(steps=100)`; two "
                 "schedules are joined by `|`."
             )
@@ -108,7 +109,7 @@ class Logarithmic(Schedule):
         per_decade: Number n of snapshots from one power of ten to the next.
 
     Raises:
-        ValueError: If it is below 1.
+        ValueError: If it is no whole number of at least 1.
 
     Example:
         >>> [step for step in range(1, 1001) if Logarithmic(per_decade=3).due(Moment(step))]
@@ -118,9 +119,9 @@ class Logarithmic(Schedule):
     per_decade: int = 10
 
     def __post_init__(self) -> None:
-        if self.per_decade < 1:
+        if not _is_count(self.per_decade):
             raise ValueError(
-                "A logarithmic schedule needs at least one snapshot a decade; got "
+                "A logarithmic schedule needs a whole number, at least one snapshot a decade; got "
                 f"per_decade={self.per_decade}. Give a positive number."
             )
 
@@ -202,3 +203,8 @@ class Around(Schedule):
     def _near(self, after: int, before: int) -> bool:
         """Tell whether a step is in the dense part around an event."""
         return -before <= after <= self.after and after % self.every == 0
+
+
+def _is_count(number: object) -> bool:
+    """Tell whether something is a whole number of at least 1."""
+    return hasattr(number, "__index__") and index(number) >= 1

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from thalweg.trajectory.arguments import expect_unchanged
 from thalweg.trajectory.background import Background
 from thalweg.trajectory.state import optimizer_state, random_state
 from thalweg.trajectory.store import TrajectoryWriter
@@ -65,8 +66,9 @@ class SnapshotTaker:
         """Store the point where the run is, unless it is stored already."""
         if self.stored_at == step and not self.moved_since():
             return
-        self.remember(step)
+        expect_unchanged(self._model, self._parameters)
         if self._writer is None:
+            self.remember(step)
             return
         others = persistent_buffers(self._model)
         facts: dict[str, str] = {}
@@ -80,6 +82,7 @@ class SnapshotTaker:
                 self._writer.add_snapshot, step, epoch, parameters, self._on_host(others), facts
             )
         )
+        self.remember(step)  # not before: an interrupt of the writing must not pass for a point
 
     def remember(self, step: int) -> None:
         """Take note that the point where the run is, is stored."""

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from thalweg.durable import AppendedFile, sync_folder, write_atomically
+from thalweg.errors import TrajectoryError
 from thalweg.trajectory.description import DOCUMENT, Description, read_description
 from thalweg.trajectory.index import line_of, read_index
 from thalweg.trajectory.lock import FolderLock
@@ -80,12 +81,12 @@ class TrajectoryWriter:
         if not self.new:
             self.description = read_description(self.folder)
             self.description.expect(description, self.folder)
+        self._expect_complete()
         with self._room("A trajectory"):
             self._steps = AppendedFile(self.folder / STEPS)
             self._index = AppendedFile(self.folder / INDEX)
             if self.new:  # what a writer left that was killed before there was anything
                 self._steps.cut(0)
-                self._index.cut(0)
             if not self._steps.length:
                 self._steps.append(head_of(columns_of(groups)), sync=True)
             self.columns = columns_in(self._steps.read())
@@ -98,6 +99,18 @@ class TrajectoryWriter:
         self.index = read_index(self.folder / INDEX, self._index.read())
         self._synced = time.monotonic()
         self._warned = False
+
+    def _expect_complete(self) -> None:
+        """Raise where the description or the index was lost: a new one would give up the rest."""
+        index = self.folder / INDEX
+        lost = index if not self.new and not index.exists() else None
+        if self.new and index.exists() and index.stat().st_size:
+            lost = self.folder / DOCUMENT
+        if lost is not None:
+            raise TrajectoryError(
+                f"A trajectory goes on where it is complete; {lost} is missing. Restore it from a "
+                "copy, or choose another folder. Snapshots are plain safetensors files."
+            )
 
     def resume(self, step: int) -> None:
         """Go on from a step: what was recorded of later ones no longer counts."""
@@ -215,10 +228,11 @@ class TrajectoryWriter:
 
     def _files(self) -> tuple[AppendedFile, AppendedFile]:
         """Return the index and the log."""
-        if self._index is None or self._steps is None:
+        if self._index is None or self._steps is None or not self._lock.held:
             raise ValueError(
-                f"A recorder writes until it is closed; that of {self.folder} is. Open another "
-                "one with `resume=True`."
+                f"A recorder writes until it is closed, and in the process that opened it; that of "
+                f"{self.folder} is closed, or of another process. Open another one with "
+                "`resume=True`."
             )
         return self._index, self._steps
 
