@@ -238,3 +238,23 @@ def test_orthogonal_updates_are_no_evidence():
     assert found.effective_dimension == 30
     assert found.span == pytest.approx(1)
     assert found.verdict == "no evidence"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_rounding_may_explain_is_no_evidence(dtype, seed):
+    # Steps of 0.05 away from the origin by 6, where bfloat16 has 0.03 between two numbers.
+    steps = 0.05 * normal(400, 300, seed=100 + seed)
+    walk = 6 + torch.cumsum(steps, dim=0)
+    seen = tw.displacement(tw.Trajectory.from_points(walk.to(dtype)), progress=False)
+    assert tw.random_walk_evidence(seen).verdict == "no evidence"
+    directed = 6 + torch.cumsum(steps + 0.3 * 0.05, dim=0)
+    seen = tw.displacement(tw.Trajectory.from_points(directed.to(dtype)), progress=False)
+    assert tw.random_walk_evidence(seen).verdict == "not a random walk"
+
+
+def test_without_the_rounding_a_coarse_walk_would_be_evidence():
+    walk = 6 + torch.cumsum(0.05 * normal(400, 300, seed=100), dim=0)
+    seen = tw.displacement(tw.Trajectory.from_points(walk.bfloat16()), progress=False)
+    denied = replace(seen, rounding=np.full(len(seen.step), 1e-3))
+    assert tw.random_walk_evidence(denied).verdict == "not a random walk"

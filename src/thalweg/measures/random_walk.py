@@ -162,9 +162,9 @@ def random_walk_evidence(
     of the arch beyond its mean height, and correlations over more than one update but for what
     they add up to.
 
-    Points that were rounded to a narrow type are off by independent errors, so that each update
-    takes back some of the one before. Where these errors are not far below the updates, the mean
-    cosine is evidence of the rounding, not of the run: store float32 to ask this question.
+    Points that were rounded to a narrow type are off by independent errors, which lengthen the
+    updates, and let each take back some of the one before. All that `displacement.rounding` may
+    explain is given to the random walk: a run that is stored too coarsely is no evidence.
 
     "No evidence" does not say that a run is a random walk. "Not a random walk" does not say that
     it is good.
@@ -194,15 +194,22 @@ def random_walk_evidence(
     dimension = 1 / max(float(np.mean(cosine**2)), smallest)
     span = displacement.length**2 / squares
     bulge = _bulge(displacement, squares)
+    rounding = np.nan_to_num(displacement.rounding[first : last + 1]) ** 2
+    coarse = min(0.99, float((rounding[1:] + rounding[:-1]).sum()) / squares)
     found = (
-        _p_zero_mean(cosine),
-        _p_chi_square(dimension, dimension * span),
-        _p_chi_square(dimension - 1, dimension * bulge),
+        _p_zero_mean(cosine + min(coarse, max(0.0, -float(cosine.mean())))),
+        _p_chi_square(dimension, dimension * _nearest_to_one(span, coarse)),
+        _p_chi_square(dimension - 1, dimension * _nearest_to_one(bulge, coarse)),
     )
     verdict = "not a random walk" if min(found) < significance else "no evidence"
     return RandomWalkEvidence(
         verdict, float(cosine.mean()), span, bulge, dimension, *found, significance
     )
+
+
+def _nearest_to_one(ratio: float, coarse: float) -> float:
+    """Return a ratio to squared updates, a share of which may be rounding, as near to a walk."""
+    return max(ratio, min(1.0, ratio / (1 - coarse)))
 
 
 def _bulge(displacement: Displacement, squares: float) -> float:
