@@ -405,6 +405,7 @@ class Plane(Section):
             label: Name of the centre.
 
         Raises:
+            TypeError: If there is no trajectory.
             ValueError: If `center` is neither, a point is not finite, or the run is on one line.
 
         Example:

@@ -394,9 +394,10 @@ def as_vector(point: Any) -> Tensor:
     # Through NumPy: torch would round plain numbers to its default type.
     values = np.array(point)
     if values.dtype.kind not in "fiu":
+        has_one = hasattr(point, "theta")  # as a point of a trajectory has
+        wanted = "Pass its `theta`" if has_one else "Make it with `space.flatten(model)`"
         raise TypeError(
-            f"A point is a vector of numbers, shape (P,); got {type(point).__name__}. Make it "
-            "with `space.flatten(model)`."
+            f"A point is a vector of numbers, shape (P,); got {type(point).__name__}. {wanted}."
         )
     return torch.from_numpy(values)
 

@@ -397,6 +397,12 @@ def test_a_line_of_another_model_is_refused():
         measured(arc(), tw.Line(torch.zeros(3), torch.ones(3)))
 
 
+@pytest.mark.parametrize("given", ["runs/mlp", tw.Line(torch.zeros(3), torch.ones(3))])
+def test_what_is_no_trajectory_is_refused(given):
+    with pytest.raises(TypeError, match=r"first argument is a trajectory; got .*Trajectory\.open"):
+        tw.displacement(given)
+
+
 def test_other_sections_and_empty_runs_are_refused():
     bend = tw.BezierCurve([torch.zeros(41), torch.ones(41), torch.zeros(41)])
     with pytest.raises(TypeError, match=r"a straight `Line`; got BezierCurve"):

@@ -137,3 +137,5 @@ def test_runs_without_a_plane_are_refused():
         tw.Plane.principal(tw.Trajectory.from_points(line[[1, 1, 1]]))
     with pytest.raises(ValueError, match="`center` must be 'last' or 'mean'; got 'first'"):
         tw.Plane.principal(tw.Trajectory.from_points(line), "first")
+    with pytest.raises(TypeError, match=r"are those of a trajectory; got str\. Use `Trajectory"):
+        tw.Plane.principal("runs/mlp")

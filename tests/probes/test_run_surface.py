@@ -462,6 +462,14 @@ def test_a_result_is_copied_pickled_and_read_only():
         picture.run.across[0] = 1
 
 
+@pytest.mark.parametrize("picture", [tw.ruled_surface, tw.run_plane])
+def test_a_line_of_another_model_is_refused(picture):
+    run, line = tw.Trajectory.from_points(wander()), tw.Line(torch.zeros(5), torch.ones(5))
+    message = rf"the line has 5, the run {run.points.size}\. Make both of the same model"
+    with pytest.raises(ParameterMismatchError, match=message):
+        picture(QUADRATIC.objective, run, line)
+
+
 def test_a_result_that_contradicts_itself_is_refused():
     run = tw.ruled_surface(QUADRATIC.objective, tw.Trajectory.from_points(wander())).run
     across, loss = [-1, 0, 1], np.ones((9, 3))

@@ -551,6 +551,39 @@ def test_other_parameters_than_those_that_are_recorded_are_noticed(tmp_path, cha
     assert tw.Trajectory.open(tmp_path).step.tolist() == [0, 1]
 
 
+def test_a_step_that_calls_that_of_its_base_class_is_one_update(tmp_path):
+    class Derived(torch.optim.SGD):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    model = runs.network()
+    optimizer = Derived(model.parameters(), lr=0.1)
+    with tw.Recorder(tmp_path, model, optimizer, tw.Every(steps=1)) as recorder:
+        for _ in range(3):
+            runs.update(model, optimizer)
+            recorder.step()
+    assert tw.Trajectory.open(tmp_path).step.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("schedule", [tw.Every(epochs=1), tw.At([1]) | tw.Every(epochs=2)])
+def test_epochs_that_the_loop_does_not_tell_of_are_noticed(tmp_path, schedule):
+    model = runs.network()
+    optimizer = runs.OPTIMIZERS["sgd"](model.parameters())
+
+    def run(folder, tells):
+        with tw.Recorder(folder, model, optimizer, schedule) as recorder:
+            for _ in range(3):
+                runs.update(model, optimizer)
+                recorder.step()
+            if tells:
+                recorder.epoch()
+
+    with pytest.warns(RuntimeWarning, match=r"Call `recorder\.epoch\(\)` there.*untold-epochs"):
+        run(tmp_path / "silent", tells=False)
+    run(tmp_path / "told", tells=True)  # a warning would be an error
+    assert tw.Trajectory.open(tmp_path / "told").epoch[-1] == 1
+
+
 def test_hooks_are_gone_after_the_block(tmp_path):
     model = runs.network()
     optimizer = runs.OPTIMIZERS["sgd"](model.parameters())

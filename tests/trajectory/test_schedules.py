@@ -43,6 +43,7 @@ def test_around_the_latest_event():
         (tw.Every, "Every needs a whole number of steps or of epochs"),
         (lambda: tw.Every(steps=2, epochs=1), "got steps=2, epochs=1"),
         (lambda: tw.Every(steps=0), "at least 1; got steps=0"),
+        (lambda: tw.Every(steps=1.5), "a whole number of steps .* got steps=1.5"),
         (lambda: tw.Logarithmic(0), "at least one snapshot a decade; got per_decade=0"),
         (lambda: tw.Every(steps=2.5), "at least 1; got steps=2.5"),
         (lambda: tw.Every(steps=float("nan")), "at least 1; got steps=nan"),

@@ -59,7 +59,7 @@ def displacement(
     Raises:
         ValueError: If there is no point, or the two ends of the line are the same.
         ParameterMismatchError: If line and run have different numbers of parameters.
-        TypeError: If `line` is another section.
+        TypeError: If the arguments are no trajectory, or no line.
 
     Source: Goodfellow, Vinyals & Saxe (2015), appendix B and figures 11-13.
 
@@ -69,6 +69,11 @@ def displacement(
         >>> found.projection, found.distance
         (array([0., 3., 6.]), array([0., 4., 0.]))
     """
+    if not isinstance(trajectory, Trajectory):
+        raise TypeError(
+            f"The first argument is a trajectory; got {type(trajectory).__name__}. Use "
+            "`Trajectory.open(folder)`, or `Trajectory.from_points(thetas)`."
+        )
     began = time.perf_counter()
     source = trajectory.points
     if source.count == 0:

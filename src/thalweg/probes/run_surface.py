@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from thalweg.anchors import combine
+from thalweg.errors import ParameterMismatchError
 from thalweg.objectives.objective import Evaluation, Objective
 from thalweg.probes.run_arguments import expect_across, expect_run
 from thalweg.probes.run_costs import (
@@ -337,5 +338,10 @@ def _ends_of(trajectory: Trajectory, line: Line | None) -> tuple[KeptPoint, Kept
         points = points_at(trajectory, range(0), [0, len(trajectory) - 1])
         return points[0], points[len(trajectory) - 1]
     flat = [p.flat() if isinstance(p, StoredPoint) else p for p in line.anchors]
+    if len(flat[0]) != trajectory.points.size:
+        raise ParameterMismatchError(
+            f"Line and run must have the same parameters; the line has {len(flat[0])}, the run "
+            f"{trajectory.points.size}. Make both of the same model."
+        )
     start, end = (KeptPoint(p, b) for p, b in zip(flat, line.buffers, strict=True))
     return start, end

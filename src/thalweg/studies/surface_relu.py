@@ -111,7 +111,7 @@ STUDY = Study(
     scales=trained_scales(
         "RELU",
         smoke={"epochs": 40, "across": 21, "side": 15},
-        small={"epochs": 12, "across": 21, "side": 15},
+        small={"epochs": 12, "across": 13, "side": 11},
         paper={"across": 41, "side": 41},
     ),
     claims=(

@@ -1,6 +1,8 @@
 """Whether a recorder can do what it is asked for."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +11,7 @@ from torch import nn
 from thalweg.errors import TrajectoryError
 from thalweg.trajectory.schedules import Schedule
 
-__all__ = ["expect_unchanged", "expect_usable", "expect_whole", "settings_of"]
+__all__ = ["expect_unchanged", "expect_usable", "expect_whole", "folder_of", "settings_of"]
 
 _TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -37,6 +39,16 @@ def expect_usable(
             f"A run goes on from a whole number of updates; got resume={resume!r}. Pass True for "
             "the last recorded point, or the number of updates before your checkpoint."
         )
+
+
+def folder_of(folder: Any) -> Path:
+    """Return the folder to record to."""
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(
+            f"The first argument is the folder to record to; got {type(folder).__name__}. Write "
+            '`tw.Recorder("runs/mlp", model, optimizer)`.'
+        )
+    return Path(folder)
 
 
 def expect_whole(parameters: Mapping[str, nn.Parameter]) -> None:

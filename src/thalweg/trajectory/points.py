@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,12 +65,12 @@ class PointsInMemory(PointSource):
         points: One row a point, shape (T, P).
 
     Raises:
-        ValueError: If they are no matrix of floating-point numbers.
+        ValueError: If they are no matrix of floating-point numbers, or no vectors of one size.
     """
 
     def __init__(self, points: Tensor | Sequence[Tensor]) -> None:
         if not isinstance(points, Tensor):
-            points = torch.stack([*points]) if len(points) else torch.empty(0)
+            points = _stacked([*points]) if len(points) else torch.empty(0)
         if points.ndim != 2 or not points.is_floating_point():
             raise ValueError(
                 "Points are the rows of a matrix of floating-point numbers; got shape "
@@ -83,3 +84,16 @@ class PointsInMemory(PointSource):
     def read(self, index: int) -> Tensor:
         """Return one row."""
         return self._points[index]
+
+
+def _stacked(points: Sequence[Any]) -> Tensor:
+    """Return some vectors as the rows of a matrix."""
+    shapes = {tuple(point.shape) if isinstance(point, Tensor) else None for point in points}
+    if len(shapes) != 1 or None in shapes:
+        kinds = sorted({type(point).__name__ for point in points} - {"Tensor"})
+        came = " and ".join(kinds) or " and ".join(str(shape) for shape in sorted(shapes, key=str))
+        raise ValueError(
+            f"Points are vectors of one size, one at least; got {came or 'none'}. Make them of "
+            "modules with `space.flatten(model)`."
+        )
+    return torch.stack([*points])

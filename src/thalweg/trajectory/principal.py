@@ -53,8 +53,14 @@ def principal_axes(trajectory: Trajectory, center: Centre) -> PrincipalAxes:
         center: `"last"`: deviations from the last point (Li et al. 2017); `"mean"`: from the mean.
 
     Raises:
+        TypeError: If there is no trajectory.
         ValueError: If `center` is neither, a point is not finite, or all points are on a line.
     """
+    if not isinstance(trajectory, Trajectory):
+        raise TypeError(
+            f"Principal components are those of a trajectory; got {type(trajectory).__name__}. Use "
+            "`Trajectory.open(folder)`, or `Trajectory.from_points(thetas)`."
+        )
     if center not in ("last", "mean"):
         raise ValueError(
             f"`center` must be 'last' or 'mean'; got {center!r}. Li et al. (2017) use 'last'."

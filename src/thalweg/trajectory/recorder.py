@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,7 +12,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from thalweg.space import plain_module
-from thalweg.trajectory.arguments import expect_usable, expect_whole, settings_of
+from thalweg.trajectory.arguments import (
+    expect_usable,
+    expect_whole,
+    folder_of,
+    settings_of,
+)
 from thalweg.trajectory.background import Background
 from thalweg.trajectory.description import Description
 from thalweg.trajectory.losses import Losses, LossJump
@@ -22,6 +26,7 @@ from thalweg.trajectory.schedules import Logarithmic, Moment, Schedule
 from thalweg.trajectory.snapshots import Contents, SnapshotTaker
 from thalweg.trajectory.step_log import numbers_of
 from thalweg.trajectory.store import TrajectoryWriter
+from thalweg.trajectory.untold import warn_of_epochs
 from thalweg.trajectory.watch import OptimizerWatch, Update, plain_optimizer
 
 __all__ = ["Recorder"]
@@ -108,7 +113,7 @@ class Recorder:
         resume: bool | int | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder = folder_of(folder)
         self.schedule = Logarithmic() if schedule is None else schedule
         self._model = plain_module(model)
         self._optimizer = plain_optimizer(optimizer)
@@ -186,6 +191,8 @@ class Recorder:
                     # What was put into the model since the point was stored is no point of the run.
                     if self._snapshots.stored_at != self._steps:
                         self._snapshots.take(self._steps, self._epoch)
+            if error is None and self._steps and self._epoch is None:
+                warn_of_epochs(self.schedule)
         except Exception as mine:
             if error is None:
                 raise

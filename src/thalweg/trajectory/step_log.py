@@ -65,6 +65,9 @@ class StepLog:
     def __len__(self) -> int:
         return len(self.step)
 
+    def __repr__(self) -> str:
+        return f"StepLog({len(self)} steps)"
+
     @property
     def learning_rate(self) -> Array:
         """Rate of the first parameter group, shape (n,)."""

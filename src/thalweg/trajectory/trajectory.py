@@ -1,5 +1,6 @@
 """The recorded points of one training run, read lazily."""
 
+import operator
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -161,7 +162,18 @@ class Trajectory:
         return f"Trajectory({len(self)} points of {self.points.size} parameters)"
 
     def __getitem__(self, index: int) -> "TrajectoryPoint":
-        at = range(len(self))[index]  # counts from the end, and raises past it
+        try:
+            at = range(len(self))[operator.index(index)]  # counts from the end
+        except TypeError:
+            raise TypeError(
+                f"A trajectory is asked for one point by its number; got {index!r}. Write "
+                "`[trajectory[i] for i in range(0, len(trajectory), 2)]` for every other point."
+            ) from None
+        except IndexError:
+            raise IndexError(
+                f"The trajectory has {len(self)} points; got the number {index}. Points are "
+                "counted from 0; which update each belongs to is in `trajectory.step`."
+            ) from None
         return TrajectoryPoint(self, at)
 
     def __iter__(self) -> Iterator["TrajectoryPoint"]:
@@ -178,7 +190,10 @@ class Trajectory:
         return self.log.at(self.step).gradient_norm
 
     def stream(self, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
-        """Give the points in order, shape (P,) each; each may be overwritten by the next."""
+        """Give the points in order, shape (P,) each; each may be overwritten by the next.
+
+        To keep one, `clone` it: `torch.stack([theta.clone() for theta in trajectory.stream()])`.
+        """
         return self.points.stream(start, stop)
 
 
