@@ -158,8 +158,8 @@ def numbers_of(
 def row_of(values: Mapping[str, float | int | None], columns: tuple[str, ...]) -> bytes:
     """Return one line of the log."""
     given = [values.get(name) for name in columns]
-    line = ",".join(["" if value is None else repr(value) for value in given])
-    return f"{line},{zlib.crc32(line.encode()):08x}\n".encode()
+    line = ",".join(["" if value is None else repr(value) for value in given]).encode()
+    return b"%b,%08x\n" % (line, zlib.crc32(line))
 
 
 def head_of(columns: tuple[str, ...]) -> bytes:
