@@ -101,8 +101,13 @@ def killed(count, seed=0):
             opened += 1
             checked += furthest // EVERY
         end = furthest + 5
-        record(folder, end, True)
-        record(Path(place) / "whole", end, None)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as the children have it: more give other bits
+        try:
+            record(folder, end, True)
+            record(Path(place) / "whole", end, None)
+        finally:
+            torch.set_num_threads(threads)
         trajectory, whole = (tw.Trajectory.open(Path(place) / n) for n in ("killed", "whole"))
         known = {point.step: point.theta for point in trajectory}
         same = all(torch.equal(point.theta, known[point.step]) for point in whole)
