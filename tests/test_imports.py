@@ -30,6 +30,7 @@ ALLOWED = {
     "objectives": {"anchors", "environment", "space", "stored"},
     "evaluate": {
         "anchors",
+        "durable",
         "environment",
         "grids",
         "interpolation",

@@ -1,11 +1,21 @@
 """Files that survive a crash: replaced whole, or appended to line by line."""
 
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["AppendedFile", "sync_folder", "write_atomically"]
+__all__ = [
+    "AppendedFile",
+    "checked_content",
+    "checked_line",
+    "read_all",
+    "sync_folder",
+    "write_all",
+    "write_atomically",
+]
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
@@ -43,6 +53,50 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def read_all(file: int) -> bytes:
+    """Return everything in an open file."""
+    os.lseek(file, 0, os.SEEK_SET)
+    parts = []
+    while part := os.read(file, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def write_all(file: int, at: int, data: bytes) -> None:
+    """Write bytes at a place of an open file, over what a write that failed left there."""
+    os.lseek(file, at, os.SEEK_SET)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def checked_line(content: Mapping[str, Any], checksum: Callable[[bytes], str]) -> bytes:
+    """Return a line of JSON that ends with a checksum of itself, under the name `check`.
+
+    Args:
+        content: What the line says.
+        checksum: Returns that of the text of the content.
+    """
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    check = checksum(text.encode("utf-8", "surrogatepass"))
+    return f'{text[:-1]},"check":"{check}"}}\n'.encode("utf-8", "surrogatepass")
+
+
+def checked_content(line: bytes, checksum: Callable[[bytes], str]) -> Any:
+    """Return what a line of `checked_line` says, or None where it is not as it was written.
+
+    Args:
+        line: Without the newline.
+        checksum: As for `checked_line`.
+    """
+    try:
+        content = json.loads(line)
+        content.pop("check")
+        return content if checked_line(content, checksum) == line + b"\n" else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
 class AppendedFile:
     r"""A file of lines that grows at its end alone; one process writes to it at a time.
 
@@ -78,8 +132,7 @@ class AppendedFile:
 
     def read(self) -> bytes:
         """Return the whole content."""
-        os.lseek(self._file, 0, os.SEEK_SET)
-        return b"".join(self._chunks())
+        return read_all(self._file)
 
     def append(self, lines: bytes, *, sync: bool = False) -> None:
         """Add complete lines.
@@ -92,11 +145,8 @@ class AppendedFile:
         Raises:
             OSError: If there is no room; the file is then as it was before.
         """
-        os.lseek(self._file, self.length, os.SEEK_SET)
-        rest = memoryview(lines)
         try:
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            write_all(self._file, self.length, lines)
             if sync:
                 self.sync()
             self.length += len(lines)
@@ -119,8 +169,3 @@ class AppendedFile:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def _chunks(self) -> Iterator[bytes]:
-        """Read from where the file is."""
-        while part := os.read(self._file, 1 << 20):
-            yield part

@@ -165,8 +165,8 @@ def sweep_torn(keep, writes, share):
             os.kill(os.getpid(), signal.SIGKILL)
         return write(file, data)
 
-    kept = sys.modules["thalweg.evaluate.kept"]
-    kept.os = SimpleNamespace(**{**vars(os), "write": torn})
+    durable = sys.modules["thalweg.durable"]
+    durable.os = SimpleNamespace(**{**vars(os), "write": torn})
     return evaluated(keep)
 
 

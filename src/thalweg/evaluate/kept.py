@@ -26,6 +26,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from thalweg.durable import checked_content, checked_line, read_all, write_all
 from thalweg.errors import RecordError
 from thalweg.evaluate.identity import Identity, Probe
 from thalweg.objectives.objective import Evaluation
@@ -181,19 +182,15 @@ class KeptPoints:
 
     def _content(self, line: bytes) -> Any:
         """Return what a line says, or None where it is not as it was written."""
-        try:
-            content = json.loads(line)
-            content.pop("check")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-        return content if self._line(content) == line + b"\n" else None
+        return checked_content(line, self._checksum)
 
     def _line(self, content: Mapping[str, Any]) -> bytes:
         """Return a line: its content, and a checksum over that and the identity."""
-        text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-        check = sha256(f"{self._digest} {text}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        body = f'{text[:-1]},"check":"{check}"}}\n'
-        return body.encode("utf-8", "surrogatepass")
+        return checked_line(content, self._checksum)
+
+    def _checksum(self, text: bytes) -> str:
+        """Return the checksum of a line's text and of the identity."""
+        return sha256(self._digest.encode() + b" " + text).hexdigest()[:16]
 
     def _warn_damaged(self, path: Path, count: int) -> None:
         """Say how many points will be evaluated again."""
@@ -235,7 +232,7 @@ class KeptPoints:
 
     def _settled(self, file: int, probe: Probe) -> bool:
         """Bring a file into order before it is written to; tell whether that is possible."""
-        data = _read(file)
+        data = read_all(file)
         head, newline, rest = data.partition(b"\n")
         if newline and self._content(head) is None:
             return False
@@ -243,7 +240,7 @@ class KeptPoints:
         if not newline:  # new, or its first writer was killed at once
             head = self._line(_header(self.identity, probe))
             os.ftruncate(file, 0)
-            _write_all(file, 0, head)
+            write_all(file, 0, head)
             self._end = len(head)
             os.fsync(file)
             return True
@@ -252,7 +249,7 @@ class KeptPoints:
         at = len(head) + 1
         for line in rest.split(b"\n")[:-1]:
             if line.strip() and self._content(line) is None:
-                _write_all(file, at, b" " * len(line))  # so that it is told of once
+                write_all(file, at, b" " * len(line))  # so that it is told of once
             at += len(line) + 1
         return True
 
@@ -261,7 +258,7 @@ class KeptPoints:
         if not self._pending:
             return
         try:
-            _write_all(self._file, self._end, self._pending)
+            write_all(self._file, self._end, self._pending)
             self._end += len(self._pending)
             self._pending = b""
             if time.monotonic() - self._synced >= _SYNC_SECONDS:
@@ -281,23 +278,6 @@ class KeptPoints:
                 RuntimeWarning,
                 stacklevel=4,
             )
-
-
-def _read(file: int) -> bytes:
-    """Return everything in an open file."""
-    os.lseek(file, 0, os.SEEK_SET)
-    parts = []
-    while part := os.read(file, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _write_all(file: int, at: int, data: bytes) -> None:
-    """Write bytes at a place of an open file, over what a write that failed left there."""
-    os.lseek(file, at, os.SEEK_SET)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]
 
 
 def _header(identity: Identity, probe: Probe) -> dict[str, Any]:

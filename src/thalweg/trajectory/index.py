@@ -12,7 +12,6 @@ Each line says its `kind`:
 Of two lines that speak of one thing the later counts. A line ends with the CRC-32 of itself.
 """
 
-import json
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from thalweg.durable import checked_content, checked_line
 from thalweg.trajectory.tensor_file import Written
 
 __all__ = ["Entry", "Index", "line_of", "read_index"]
@@ -104,9 +104,7 @@ class Index:
 def line_of(content: Mapping[str, Any]) -> bytes:
     """Return a line of the index, with its checksum."""
     plain = {key: None if value != value else value for key, value in content.items()}
-    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-    check = f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
-    return f'{text[:-1]},"check":"{check}"}}\n'.encode("utf-8", "surrogatepass")
+    return checked_line(plain, _checksum)
 
 
 def read_index(path: Path, content: bytes) -> Index:
@@ -118,7 +116,7 @@ def read_index(path: Path, content: bytes) -> Index:
     """
     index, damaged = Index(), []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        said = _content(line)
+        said = checked_content(line, _checksum)
         if said is None:
             damaged.append(number)
         else:
@@ -136,14 +134,9 @@ def read_index(path: Path, content: bytes) -> Index:
     return index
 
 
-def _content(line: bytes) -> Any:
-    """Return what a line says, or None where it is not as it was written."""
-    try:
-        content = json.loads(line)
-        content.pop("check")
-        return content if line_of(content) == line + b"\n" else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+def _checksum(text: bytes) -> str:
+    """Return the CRC-32 of a line's text."""
+    return f"{zlib.crc32(text):08x}"
 
 
 def _number(value: float | None) -> float:
