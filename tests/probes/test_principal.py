@@ -6,7 +6,7 @@ import torch
 
 import thalweg as tw
 from cases import Overwriting, normal
-from thalweg.trajectory import principal
+from thalweg.trajectory import passes, principal
 from thalweg.trajectory.principal import principal_axes, random_walk_shares
 
 
@@ -45,7 +45,7 @@ def test_blocks_and_pieces_change_nothing(monkeypatch, center):
     points = 1 + torch.cumsum(normal(11, 50, seed=2), 0)
     whole = principal_axes(tw.Trajectory.from_points(points), center)
     monkeypatch.setattr(principal, "_BYTES", 2 * 3 * 50 * 8)
-    monkeypatch.setattr(principal, "_PIECE", 7)
+    monkeypatch.setattr(passes, "_PIECE", 7)
     passing = replace(tw.Trajectory.from_points(points), points=Overwriting(points))
     cut = principal_axes(passing, center)
     np.testing.assert_allclose(cut.explained, whole.explained, rtol=1e-12, atol=1e-15)

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from thalweg.progress import Progress
 from thalweg.results import Array
+from thalweg.trajectory.passes import expect_finite, pieces
 from thalweg.trajectory.trajectory import Trajectory
 
-__all__ = ["RunGeometry", "expect_finite", "geometry_of", "pieces", "residual"]
-
-_PIECE = 1 << 18  # entries that are in float64 at a time
+__all__ = ["RunGeometry", "geometry_of", "residual"]
 
 # A residual of fewer roundings of the points than this has no direction worth the name.
 _ROUNDINGS = 16
@@ -118,22 +117,6 @@ def residual(theta: Tensor, ends: Sequence[Tensor], share: float, piece: slice) 
     """Return a piece of θ − θ_i − share · (θ_f − θ_i), float64."""
     start, end = (point[piece].double() for point in ends)
     return theta[piece].double() - start - share * (end - start)
-
-
-def pieces(size: int) -> Iterator[slice]:
-    """Cut a vector into pieces that may be in float64."""
-    return (slice(at, at + _PIECE) for at in range(0, size, _PIECE))
-
-
-def expect_finite(trajectory: Trajectory, t: int, theta: Tensor) -> None:
-    """Raise for a point with NaN or infinity in it."""
-    if not bool(torch.isfinite(theta).all()):
-        where = int((~torch.isfinite(theta)).nonzero()[0, 0])
-        raise ValueError(
-            f"The points of a run must be finite; entry {where} of point {t} (step "
-            f"{int(trajectory.step[t])}) is {float(theta[where])}. Use the points from before "
-            "the training diverged."
-        )
 
 
 def _differences(a: Tensor, b: Tensor) -> Iterator[Tensor]:

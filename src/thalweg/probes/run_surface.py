@@ -21,11 +21,12 @@ from thalweg.probes.run_costs import (
     tables_of,
     warn_non_finite,
 )
-from thalweg.probes.run_geometry import RunGeometry, geometry_of, pieces, residual
+from thalweg.probes.run_geometry import RunGeometry, geometry_of, residual
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, RunPoints, RunSurface
 from thalweg.sections import Line
 from thalweg.stored import StoredPoint
+from thalweg.trajectory.passes import pieces
 from thalweg.trajectory.trajectory import Trajectory
 
 __all__ = ["ruled_surface", "run_plane"]

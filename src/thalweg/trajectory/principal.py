@@ -1,6 +1,6 @@
 """Principal components of a run that need not fit into memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from thalweg.results import Array
 from thalweg.space import remembered_buffers
+from thalweg.trajectory.passes import expect_finite, pieces
 from thalweg.trajectory.trajectory import Trajectory
 
 __all__ = ["Centre", "PrincipalAxes", "principal_axes", "random_walk_shares", "rule_of"]
 
 Centre = Literal["last", "mean"]
 
-_PIECE = 1 << 18  # entries that are in float64 at a time
 _BYTES = 1 << 28  # of the points that are in memory together
 _FLAT = 1e-10  # share of the scatter below which there is no second axis
 
@@ -133,7 +133,7 @@ def _gram(trajectory: Trajectory, origin: Tensor) -> Array:
         for columns in blocks[number:]:
             second = first if columns == rows else _block(trajectory, columns, origin)
             product = torch.zeros(len(rows), len(columns), dtype=torch.float64)
-            for piece in _pieces(size, len(rows) + len(columns)):
+            for piece in pieces(size, len(rows) + len(columns)):
                 a, b = (
                     each[:, piece].double() - origin[piece].double() for each in (first, second)
                 )
@@ -147,12 +147,7 @@ def _block(trajectory: Trajectory, numbers: range, origin: Tensor) -> Tensor:
     """Return copies of some points, shape (B, P)."""
     block = torch.empty(len(numbers), len(origin), dtype=origin.dtype)
     for t, theta in zip(numbers, trajectory.stream(numbers.start, numbers.stop), strict=True):
-        if not bool(torch.isfinite(theta).all()):
-            raise ValueError(
-                f"The points of a run must be finite; point {t} (step "
-                f"{int(trajectory.step[t])}) is not. Use the points from before the training "
-                "diverged."
-            )
+        expect_finite(trajectory, t, theta)
         block[t - numbers.start].copy_(theta)
     return block
 
@@ -161,7 +156,7 @@ def _combined(trajectory: Trajectory, origin: Tensor, weights: Array) -> list[Te
     """Return Σ_t w_tk (θ(t) − θ_origin) for each column k, float64."""
     sums = [torch.zeros(len(origin), dtype=torch.float64) for _ in weights.T]
     for theta, row in zip(trajectory.stream(), weights, strict=True):
-        for piece in _pieces(len(origin)):
+        for piece in pieces(len(origin)):
             part = theta[piece].double() - origin[piece].double()
             for total, weight in zip(sums, row, strict=True):
                 total[piece].add_(part, alpha=float(weight))
@@ -183,11 +178,11 @@ def _places(
     """Return the coordinates of all points, and their distances from the plane."""
     coordinates, off = np.zeros((len(trajectory), 2)), np.zeros(len(trajectory))
     for t, theta in enumerate(trajectory.stream()):
-        for piece in _pieces(len(centre)):
+        for piece in pieces(len(centre)):
             part = theta[piece].double() - centre[piece]
             coordinates[t] += [float(part @ axis[piece]) for axis in axes]
         square = 0.0
-        for piece in _pieces(len(centre)):
+        for piece in pieces(len(centre)):
             part = theta[piece].double() - centre[piece]
             for axis, coordinate in zip(axes, coordinates[t], strict=True):
                 part = part - float(coordinate) * axis[piece]
@@ -199,12 +194,6 @@ def _places(
 def _upward(values: Array) -> float:
     """Return the sign that makes the largest of some values positive."""
     return 1.0 if values[np.abs(values).argmax()] >= 0 else -1.0
-
-
-def _pieces(size: int, together: int = 2) -> Iterator[slice]:
-    """Cut vectors into pieces, so many of which may be in float64 together."""
-    step = max(1, 2 * _PIECE // together)
-    return (slice(at, at + step) for at in range(0, size, step))
 
 
 def rule_of(found: PrincipalAxes, center: Centre) -> dict[str, Any]:
