@@ -15,10 +15,10 @@ import torch
 from thalweg.evaluate.adaptive import refined_line, refined_table
 from thalweg.evaluate.along_tangent import choose_along_tangent
 from thalweg.evaluate.planning import Plan, choose, planned
-from thalweg.evaluate.points import SectionPoints, made, rounding_error, table_of
+from thalweg.evaluate.points import SectionPoints, made, rounding_error, table_of, tables_of
 from thalweg.evaluate.subsample import Subsample, estimated
 from thalweg.grids import Adaptive, Grid, Uniform, coordinates
-from thalweg.objectives.objective import Evaluation, Objective
+from thalweg.objectives.objective import Evaluation, Objective, expect_objective
 from thalweg.progress import Progress
 from thalweg.results import Array, Ends, Profile, Surface
 from thalweg.sections import Line, Plane, Section
@@ -91,7 +91,7 @@ def profile(
         >>> profile(chain, between, [0.25, 0.75], slope=True).slope["train"]
         array([ 0.94921875, -0.94921875])
     """
-    _expect_objective(objective)
+    expect_objective(objective)
     _expect_dimension(section, 1, "profile")
     on_section = np.isfinite(section.places)
     alpha, ends = _line_coordinates(section, grid)
@@ -122,7 +122,7 @@ def profile(
     if isinstance(grid, Adaptive):
         alpha, interpolation = refined_line(grid, points, alpha, _rounding(objective))
     at_grid, at_ends = points(alpha), points(ends)
-    loss, metrics = _tables(at_grid)
+    loss, metrics = tables_of(at_grid)
     _warn_non_finite(loss, [f"alpha = {a:.6g}" for a in alpha])
     names = list(at_grid[0].samples)
     facts = _facts(rounding_error(objective, section, alpha, at_grid))
@@ -132,7 +132,7 @@ def profile(
         alpha=alpha,
         loss=loss,
         metrics=metrics,
-        ends=Ends(ends, *_tables(at_ends)),
+        ends=Ends(ends, *tables_of(at_ends)),
         samples={name: np.array([row.samples[name] for row in at_grid]).T for name in names},
         slope=_slopes(at_grid) if slope else {},
         interpolation=interpolation,
@@ -181,7 +181,7 @@ def surface(
                [0., 4.],
                [3., 7.]])
     """
-    _expect_objective(objective)
+    expect_objective(objective)
     _expect_dimension(plane, 2, "surface")
     xs, ys, places = _plane_coordinates(x, y)
     clock = time.perf_counter()
@@ -200,7 +200,7 @@ def surface(
         if isinstance(x, Adaptive) and isinstance(y, Adaptive):
 
             def table(across: Array, up: Array) -> Array:
-                values = next(iter(_tables(points(table_of(across, up)))[0].values()))
+                values = next(iter(tables_of(points(table_of(across, up)))[0].values()))
                 return values.reshape(len(up), len(across))
 
             found = refined_table(x, y, table, (xs, ys), _rounding(objective))
@@ -212,7 +212,7 @@ def surface(
                 "Pass `Adaptive` for x and for y."
             )
         rows = points(places)
-        loss, metrics = _tables(rows)
+        loss, metrics = tables_of(rows)
         facts = _facts(rounding_error(objective, plane, places, rows))
     _warn_non_finite(loss, [f"({a:.6g}, {b:.6g})" for a, b in places])
     shape = len(ys), len(xs)
@@ -261,7 +261,7 @@ def plan(
         >>> plan(chain, between, Uniform(0, 1, 11)).points
         11
     """
-    _expect_objective(objective)
+    expect_objective(objective)
     if isinstance(section, Section) and section.dimension == 2 and not slope:
         usual = Uniform(-1.0, 1.0, 25)
         points = _plane_coordinates(usual if x is None else x, usual if y is None else y)[2]
@@ -341,15 +341,6 @@ def _expect_no_slope(slope: bool) -> None:
         )
 
 
-def _expect_objective(objective: Objective) -> None:
-    """Raise unless the first argument is an objective; a model is the likely mistake."""
-    if not isinstance(objective, Objective):
-        raise TypeError(
-            f"The first argument is an objective; got {type(objective).__name__}. Make one with "
-            "`ModelObjective(model, loss, data)`."
-        )
-
-
 def _expect_dimension(section: Section, dimension: int, what: str) -> None:
     """Raise unless the section has the dimension that a function draws."""
     if not isinstance(section, Section) or section.dimension != dimension:
@@ -371,17 +362,6 @@ def _snapped(alpha: Array, ends: Array) -> Array:
     for end in ends:
         snapped[np.abs(alpha - end) <= 1e-12 * max(1.0, float(np.abs(ends).max()))] = end
     return snapped if np.all(np.diff(snapped) > 0) else alpha
-
-
-def _tables(rows: Sequence[Evaluation]) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-    """Turn evaluations into arrays by split, and by metric and split."""
-    first = rows[0]
-    loss = {split: np.array([row.loss[split] for row in rows]) for split in first.loss}
-    metrics = {
-        metric: {split: np.array([row.metrics[metric][split] for row in rows]) for split in table}
-        for metric, table in first.metrics.items()
-    }
-    return loss, metrics
 
 
 def _slopes(rows: Sequence[Evaluation]) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from thalweg.progress import Progress
 from thalweg.results import Array, Profile, Provenance, Surface
 from thalweg.sections import Section
 
-__all__ = ["SectionPoints", "made", "rounding_error", "table_of"]
+__all__ = ["SectionPoints", "made", "rounding_error", "table_of", "tables_of"]
 
 
 class SectionPoints:
@@ -115,6 +115,24 @@ def table_of(x: Array, y: Array) -> Array:
     """Return the points of a table row by row, shape (rows · columns, 2)."""
     across, up = np.meshgrid(x, y)
     return np.stack([across.ravel(), up.ravel()], axis=-1)
+
+
+def tables_of(
+    rows: Sequence[Evaluation], shape: tuple[int, ...] = (-1,)
+) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
+    """Turn evaluations into arrays by split, and by metric and split.
+
+    Args:
+        rows: Evaluations, one at least.
+        shape: Shape of the arrays; by default one entry for each.
+    """
+    first = rows[0]
+    loss = {s: np.array([row.loss[s] for row in rows]).reshape(shape) for s in first.loss}
+    metrics = {
+        m: {s: np.array([row.metrics[m][s] for row in rows]).reshape(shape) for s in table}
+        for m, table in first.metrics.items()
+    }
+    return loss, metrics
 
 
 def _plain(facts: Any) -> str:

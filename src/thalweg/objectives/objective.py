@@ -13,7 +13,7 @@ from thalweg.errors import ParameterMismatchError
 from thalweg.space import ParameterSpace, as_vector
 from thalweg.stored import StoredPoint
 
-__all__ = ["AnchorBuffers", "Evaluation", "Objective"]
+__all__ = ["AnchorBuffers", "Evaluation", "Objective", "expect_objective"]
 
 # For each anchor of a section the buffers of its network, and the weights of one point.
 AnchorBuffers = tuple[Sequence[Mapping[str, Tensor] | None], Sequence[float]]
@@ -110,3 +110,19 @@ class Objective(ABC):
                 "from before the training diverged."
             )
         return vector
+
+
+def expect_objective(objective: Any) -> None:
+    """Raise unless the first argument is an objective; a model is the likely mistake.
+
+    Args:
+        objective: What was passed.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"The first argument is an objective; got {type(objective).__name__}. Make one with "
+            "`ModelObjective(model, loss, data)`."
+        )

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from thalweg.anchors import distance
 from thalweg.environment import provenance
-from thalweg.errors import ParameterMismatchError
 from thalweg.probes.rounding import largest_rounding
+from thalweg.probes.run_arguments import flat_ends
 from thalweg.probes.streaming import Room, Sums, Workers, blocks, dots
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Displacement
 from thalweg.sections import Line
-from thalweg.stored import StoredPoint
 from thalweg.trajectory.points import PointSource
 from thalweg.trajectory.trajectory import Trajectory
 
@@ -133,13 +132,7 @@ class _Axis:
                 f"The displacement is seen from a straight `Line`; got {type(line).__name__}. "
                 "Make one of two points: `Line(a, b)`."
             )
-        ends = [p.flat() if isinstance(p, StoredPoint) else p for p in line.anchors]
-        start, end = (point.detach().cpu() for point in ends)
-        if len(start) != source.size:
-            raise ParameterMismatchError(
-                f"Line and run must have the same parameters; the line has {len(start)}, the run "
-                f"{source.size}. Make both of the same model."
-            )
+        start, end = (end.detach().cpu() for end in flat_ends(line, source.size))
         length = distance(start, end)
         if length == 0:
             raise ValueError(

@@ -5,10 +5,10 @@ import time
 
 import numpy as np
 
-from thalweg.evaluate.points import table_of
+from thalweg.evaluate.points import table_of, tables_of
 from thalweg.objectives.objective import Objective
-from thalweg.probes.run_arguments import expect_across, expect_run
-from thalweg.probes.run_costs import RunCosts, tables_of, warn_non_finite
+from thalweg.probes.run_arguments import expect_across, expect_along, expect_run, symmetric
+from thalweg.probes.run_costs import RunCosts, warn_non_finite
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, RunPoints, RunSurface
 from thalweg.sections import Plane
@@ -65,10 +65,7 @@ def principal_surface(
     """
     expect_run(objective, trajectory, None)
     expect_across(across, reach)
-    if along < 2:
-        raise ValueError(
-            f"`along` must be 2 or more; got {along}. It is the number of rows of the surface."
-        )
+    expect_along(along)
     objective.point(trajectory.points.read(0), "A point of the trajectory")
     clock = time.perf_counter()
     with progress_bar(progress) as report:
@@ -76,7 +73,10 @@ def principal_surface(
         rule = rule_of(found, center)
         plane = Plane((found.centre, *found.axes), False, (center,), (found.buffers, {}, {}), rule)
         first, second = found.coordinates.T
-        rows, columns = _extent(first, along), _symmetric(second, across, reach)
+        rows, columns = (
+            _extent(first, along),
+            symmetric(reach * float(np.abs(second).max()), across),
+        )
         costs = RunCosts(objective, trajectory, keep, report)
         costs.total = along * across + len(trajectory)
         table = table_of(columns, rows)[:, ::-1]  # row by row: the first component is slow
@@ -109,9 +109,3 @@ def _extent(values: Array, count: int) -> Array:
     """Return coordinates over the extent of a run, and a little beyond."""
     margin = _MARGIN * float(np.ptp(values))
     return np.linspace(values.min() - margin, values.max() + margin, count)
-
-
-def _symmetric(values: Array, count: int, reach: float) -> Array:
-    """Return coordinates about 0 that hold the run, 0 exactly among them."""
-    half = np.linspace(0, reach * float(np.abs(values).max()), count // 2 + 1)
-    return np.concatenate((-half[:0:-1], half))

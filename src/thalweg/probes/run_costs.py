@@ -27,7 +27,6 @@ __all__ = [
     "RunCosts",
     "blocks_of",
     "points_at",
-    "tables_of",
     "warn_non_finite",
 ]
 
@@ -166,19 +165,6 @@ def points_at(trajectory: Trajectory, block: range, further: Sequence[int]) -> d
 def _kept(theta: Tensor) -> KeptPoint:
     """Copy a point before the next one overwrites it."""
     return KeptPoint(theta.detach().clone(), remembered_buffers(theta))
-
-
-def tables_of(
-    rows: Sequence[Evaluation], shape: tuple[int, ...]
-) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-    """Turn evaluations into arrays of a shape, by split, and by metric and split."""
-    first = rows[0]
-    loss = {s: np.array([row.loss[s] for row in rows]).reshape(shape) for s in first.loss}
-    metrics = {
-        m: {s: np.array([row.metrics[m][s] for row in rows]).reshape(shape) for s in table}
-        for m, table in first.metrics.items()
-    }
-    return loss, metrics
 
 
 def warn_non_finite(loss: Mapping[str, Array], stacklevel: int) -> None:

@@ -9,23 +9,27 @@ import torch
 from torch import Tensor
 
 from thalweg.anchors import combine
-from thalweg.errors import ParameterMismatchError
+from thalweg.evaluate.points import tables_of
 from thalweg.objectives.objective import Evaluation, Objective
-from thalweg.probes.run_arguments import expect_across, expect_run
+from thalweg.probes.run_arguments import (
+    expect_across,
+    expect_along,
+    expect_run,
+    flat_ends,
+    symmetric,
+)
 from thalweg.probes.run_costs import (
     Combinations,
     KeptPoint,
     RunCosts,
     blocks_of,
     points_at,
-    tables_of,
     warn_non_finite,
 )
 from thalweg.probes.run_geometry import RunGeometry, geometry_of, residual
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, RunPoints, RunSurface
 from thalweg.sections import Line
-from thalweg.stored import StoredPoint
 from thalweg.trajectory.passes import pieces
 from thalweg.trajectory.trajectory import Trajectory
 
@@ -182,7 +186,7 @@ class _Picture:
         """Evaluate the ruled surface, a few points of the run at a time."""
         with progress_bar(self.progress) as report:
             g = self._geometry(report)
-            b = self._across(g)
+            b = symmetric(self.reach * float(g.distance.max()), self.columns)
             rows: list[Evaluation] = []
             run: list[Evaluation] = []
             bent: list[float] = []
@@ -201,13 +205,10 @@ class _Picture:
 
     def plane(self, along: int, curvature: bool) -> RunSurface:
         """Evaluate the plane, and the points of the run."""
-        if along < 2:
-            raise ValueError(
-                f"`along` must be 2 or more; got {along}. It is the number of rows of the surface."
-            )
+        expect_along(along)
         with progress_bar(self.progress) as report:
             g = self._geometry(report)
-            b = self._across(g)
+            b = symmetric(self.reach * float(g.distance.max()), self.columns)
             farthest = int(np.argmax(np.where(g.own, g.distance, 0.0)))
             share = _along(g, along)
             points = points_at(self.trajectory, range(0), [farthest])
@@ -225,11 +226,6 @@ class _Picture:
         types = (self.trajectory.points.dtype, self.ends[1].theta.dtype, self.objective.dtype)
         eps = max(torch.finfo(dtype).eps for dtype in types)
         return geometry_of(self.trajectory, [end.theta for end in self.ends], eps, report)
-
-    def _across(self, g: RunGeometry) -> Array:
-        """Return the values of b: symmetric, 0 exactly among them."""
-        half = np.linspace(0, self.reach * float(g.distance.max()), self.columns // 2 + 1)
-        return np.concatenate((-half[:0:-1], half))
 
     def _costs(self, report: Progress, total: int) -> RunCosts:
         """Return what evaluates the cost."""
@@ -338,11 +334,6 @@ def _ends_of(trajectory: Trajectory, line: Line | None) -> tuple[KeptPoint, Kept
     if line is None:
         points = points_at(trajectory, range(0), [0, len(trajectory) - 1])
         return points[0], points[len(trajectory) - 1]
-    flat = [p.flat() if isinstance(p, StoredPoint) else p for p in line.anchors]
-    if len(flat[0]) != trajectory.points.size:
-        raise ParameterMismatchError(
-            f"Line and run must have the same parameters; the line has {len(flat[0])}, the run "
-            f"{trajectory.points.size}. Make both of the same model."
-        )
+    flat = flat_ends(line, trajectory.points.size)
     start, end = (KeptPoint(p, b) for p, b in zip(flat, line.buffers, strict=True))
     return start, end
