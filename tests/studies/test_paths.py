@@ -98,6 +98,6 @@ def test_a_network_of_other_settings_is_recorded_in_place_of_the_one_before(tmp_
     settings = {"recipe": "RELU", "data": "digits", "epochs": 1}
     for hidden in ((4, 4), (5, 4)):
         run = Run({**settings, "hidden": hidden}, tmp_path, "cpu", lambda *told: None)
-        network = interpolation.train_network(run, seed=0, record=True)
-        assert network.trajectory.points.size == len(network.start)
-        assert network.trajectory.epoch.tolist() == [0, 1]
+        network, trajectory = interpolation.train_recorded(run, seed=0)
+        assert trajectory.points.size == len(network.start)
+        assert trajectory.epoch.tolist() == [0, 1]

@@ -33,11 +33,9 @@ def run(run: Run) -> Outcome:
     from thalweg.sections import Line, Plane
     from thalweg.studies import interpolation as study
 
-    first, second = (
-        study.train_network(run, seed=2 * run["seed"] + k, record=True) for k in (0, 1)
+    (first, run_a), (second, run_b) = (
+        study.train_recorded(run, seed=2 * run["seed"] + k) for k in (0, 1)
     )
-    assert first.trajectory is not None
-    assert second.trajectory is not None
     cost = study.cost_of(run, first)
     precise = study.cost_of(run, first, splits=("train",), dtype=torch.float64)
     origin = study.random_point(first.space, run["seed"] + 1000)
@@ -60,11 +58,11 @@ def run(run: Run) -> Outcome:
     map_of_plane = surface(precise, plane, side, side, **how)
     other = Line(second.start, second.solution, labels=("start B", "solution B"))
     strays = {
-        "displacement-a": displacement(first.trajectory, descent, progress=run.report),
-        "displacement-b": displacement(second.trajectory, other, progress=run.report),
+        "displacement-a": displacement(run_a, descent, progress=run.report),
+        "displacement-b": displacement(run_b, other, progress=run.report),
     }
     training_cost = study.cost_of(run, first, splits=("train",))
-    around = ruled_surface(training_cost, first.trajectory, descent, across=run["across"], **how)
+    around = ruled_surface(training_cost, run_a, descent, across=run["across"], **how)
     numbers = (
         line_numbers(lines["start-to-solution"])
         | line_numbers(lines["between-solutions"], "between_")

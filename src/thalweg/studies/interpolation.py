@@ -34,6 +34,7 @@ __all__ = [
     "cost_of",
     "random_point",
     "train_network",
+    "train_recorded",
     "untrained",
 ]
 
@@ -49,7 +50,6 @@ class Network:
         start: θ before training, after the norm limits were applied once.
         solution: θ at the epoch with the lowest validation error.
         history: Loss and error over the run.
-        trajectory: One point an epoch, the start first, where the run was recorded.
     """
 
     model: torch.nn.Module
@@ -58,7 +58,6 @@ class Network:
     start: Tensor
     solution: Tensor
     history: History
-    trajectory: Trajectory | None = None
 
 
 def _recipe_of(settings: Mapping[str, Any]) -> Recipe:
@@ -82,35 +81,51 @@ def untrained(run: Run, *, seed: int) -> tuple[torch.nn.Module, DataSet]:
     return multilayer_perceptron(_recipe_of(run.settings), inputs, seed=seed), data
 
 
-def train_network(run: Run, *, seed: int, record: bool = False) -> Network:
+def train_network(run: Run, *, seed: int) -> Network:
     """Train a network, or take up the result of an earlier run with the same settings.
 
     Both ends are written to `start-SEED.safetensors` and `solution-SEED.safetensors` as soon
-    as they are known. With `record` the points of the run are in `trajectory-SEED`, one an epoch.
+    as they are known.
     """
+    return _trained(run, seed, None)
+
+
+def train_recorded(run: Run, *, seed: int) -> tuple[Network, Trajectory]:
+    """As `train_network`; return also the run, one point an epoch, the start first.
+
+    Its points are in `trajectory-SEED`.
+    """
+    folder = run.folder / f"trajectory-{seed}"
+    network = _trained(run, seed, folder)
+    return network, Trajectory.open(folder)
+
+
+def _trained(run: Run, seed: int, record: Path | None) -> Network:
+    """Train a network, and record its run into a folder, unless both was done before."""
     recipe = _recipe_of(run.settings)
     model, data = untrained(run, seed=seed)
     space = ParameterSpace.of(model)
     asked = {"recipe": asdict(recipe), "seed": seed, "data": data.checksum, "device": run.device}
     files = [run.folder / f"{end}-{seed}.safetensors" for end in ("start", "solution")]
-    path = run.folder / f"trajectory-{seed}"
-    if record:
+    if record is not None:
         asked["recorded"] = True
-        files.append(path / "index.jsonl")
+        files.append(record / "index.jsonl")
     kept = run.folder / f"training-{seed}"
     history = _finished(kept, asked, files)
     if history is None:
-        if record:  # of a run that was interrupted, or had other settings
-            shutil.rmtree(path, ignore_errors=True)
-        facts = {"seed": seed, "data": data.checksum}
-        every = Every(epochs=1)
+        recorder = None
+        if record is not None:
+            # Of a run that was interrupted, or had other settings.
+            shutil.rmtree(record, ignore_errors=True)
+            facts = {"seed": seed, "data": data.checksum}
+            recorder = Recorder(record, model, schedule=Every(epochs=1), facts=facts)
         done = train(
             model,
             {name: data.splits[name] for name in ("train", "valid")},
             recipe,
             seed=seed,
             progress=run.report,
-            recorder=Recorder(path, model, schedule=every, facts=facts) if record else None,
+            recorder=recorder,
             device=run.device,
         )
         history = done.history
@@ -129,8 +144,7 @@ def train_network(run: Run, *, seed: int, record: bool = False) -> Network:
             kept,
         )
     start, solution = (space.flatten(file) for file in files[:2])
-    trajectory = Trajectory.open(path) if record else None
-    return Network(model, space, data, start, solution, history, trajectory)
+    return Network(model, space, data, start, solution, history)
 
 
 def cost_of(

@@ -43,14 +43,13 @@ def run(run: Run) -> Outcome:
     from thalweg.sections import Line
     from thalweg.studies import interpolation as study
 
-    network = study.train_network(run, seed=run["seed"], record=True)
-    assert network.trajectory is not None
+    network, trajectory = study.train_recorded(run, seed=run["seed"])
     best = int(network.history.best or 0)
     line = Line(network.start, network.solution, labels=("start", "solution"))
-    seen = displacement(network.trajectory, line, progress=run.report)
+    seen = displacement(trajectory, line, progress=run.report)
     numbers = _numbers(seen, best) | {
         "parameters": network.space.size,
-        "epochs": len(network.trajectory) - 1,
+        "epochs": len(trajectory) - 1,
         "best_epoch": best,
     }
     evidence = "differs" if numbers["evidence"] else "does not differ"

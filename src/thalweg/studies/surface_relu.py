@@ -33,19 +33,18 @@ def run(run: Run) -> Outcome:
     from thalweg.sections import Line
     from thalweg.studies import interpolation as study
 
-    done = study.train_network(run, seed=run["seed"], record=True)
-    assert done.trajectory is not None
+    done, trajectory = study.train_recorded(run, seed=run["seed"])
     best = int(done.history.best or 0)
     line = Line(done.start, done.solution, labels=("start", "solution"))
     cost = study.cost_of(run, done, splits=("train",))
     how: Any = {"progress": run.report, "keep": run.kept}
     side = {"along": run["side"], "across": run["across"]}
-    ruled = ruled_surface(cost, done.trajectory, line, across=run["across"], curvature=True, **how)
-    plane = run_plane(cost, done.trajectory, line, **side, **how)
-    principal = principal_surface(cost, done.trajectory, "mean", **side, **how)
+    ruled = ruled_surface(cost, trajectory, line, across=run["across"], curvature=True, **how)
+    plane = run_plane(cost, trajectory, line, **side, **how)
+    principal = principal_surface(cost, trajectory, "mean", **side, **how)
     numbers = _numbers(ruled) | {
         "parameters": done.space.size,
-        "epochs": len(done.trajectory) - 1,
+        "epochs": len(trajectory) - 1,
         "best_epoch": best,
         "valid_error": float(done.history.metrics["error"]["valid"][best]),
         "plane_off_share": float(plane.run.off.max() / plane.run.distance.max()),
