@@ -1,12 +1,7 @@
-"""What the processes of these tests do, and how they are started.
+"""What the processes of these tests do."""
 
-Processes come from a server that has loaded torch once, so that each takes a tenth of a second.
-"""
-
-import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from contextlib import contextmanager
@@ -15,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+import processes
 import thalweg as tw
 from thalweg.evaluate import sweep
 from thalweg.evaluate.planning import Choice
@@ -22,8 +18,6 @@ from thalweg.evaluate.ranks import split_over_ranks
 from thalweg.evaluate.strategy import Plain
 
 ALPHA = np.linspace(-0.5, 1.5, 41)
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["thalweg.evaluate.sweep"])
 
 
 def cost(examples=30, seed=5):
@@ -92,11 +86,7 @@ def evaluated(keep, alpha=ALPHA, objective=None, **settings):
 
 def started(target, *arguments, **environment):
     """Start a process that calls a function; its result is sent through the returned pipe."""
-    receiver, sender = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_called, args=(sender, environment, target, arguments))
-    process.start()
-    sender.close()
-    return process, receiver
+    return processes.started(_sent, target, arguments, **environment)
 
 
 def outcome(process, receiver):
@@ -111,25 +101,11 @@ def outcome(process, receiver):
 
 def on_ranks(size, target, *arguments):
     """Call a function in several processes that form a job; return what each of them found."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    jobs = [
-        started(target, *arguments, **place, RANK=str(rank), LOCAL_RANK=str(rank))
-        for rank in range(size)
-    ]
-    return [outcome(*job) for job in jobs]
+    return [outcome(*each) for each in processes.job(size, _sent, target, arguments)]
 
 
-def _called(sender, environment, target, arguments):
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    try:
-        result = target(*arguments)
-    except Exception as error:
-        result = f"{type(error).__name__}: {error}"
-    sender.send(result)
+def _sent(send, target, arguments):
+    send(target(*arguments))
 
 
 def rank():

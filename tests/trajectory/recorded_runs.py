@@ -1,22 +1,15 @@
-"""Small training runs that several test files record, and what their processes do.
+"""Small training runs that several test files record, and what their processes do."""
 
-Processes come from a server that has loaded torch once, so that each takes a tenth of a second.
-"""
-
-import multiprocessing
 import os
 import signal
-import socket
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+import processes
 import thalweg as tw
 from cases import seeded
-
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["thalweg.trajectory.recorder", "thalweg.trajectory.trajectory"])
 
 
 def network(seed=3, dtype=torch.float32):
@@ -94,15 +87,6 @@ def train(folder, steps, tell=lambda step: None, resume=None, **options):
 # --- processes --------------------------------------------------------------------------------
 
 
-def started(target, *arguments, **environment):
-    """Start a process; what it sends comes through the returned pipe."""
-    receiver, sender = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_called, args=(sender, environment, target, arguments))
-    process.start()
-    sender.close()
-    return process, receiver
-
-
 def everything(process, receiver):
     """Return all that a process has sent until it ended."""
     told = []
@@ -116,21 +100,7 @@ def everything(process, receiver):
 
 def on_ranks(size, target, *arguments):
     """Call a function in processes that form a job; return what each has sent."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    jobs = [started(target, *arguments, **place, RANK=str(rank)) for rank in range(size)]
-    return [everything(*job) for job in jobs]
-
-
-def _called(sender, environment, target, arguments):
-    os.environ.update(environment)
-    torch.set_num_threads(1)
-    try:
-        target(sender.send, *arguments)
-    except Exception as error:
-        sender.send(f"{type(error).__name__}: {error}")
+    return [everything(*each) for each in processes.job(size, target, *arguments)]
 
 
 def run_and_tell(send, folder, steps, resume):

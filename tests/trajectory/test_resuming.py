@@ -9,6 +9,7 @@ import pytest
 import recorded_runs as runs
 import torch
 
+import processes
 import thalweg as tw
 
 STEPS = 40
@@ -55,7 +56,7 @@ def test_killed_at_ten_random_moments(tmp_path, uninterrupted):
     moments = random.Random(4)
     reported = 0
     for number in range(10):
-        process, pipe = runs.started(runs.run_and_tell, tmp_path, STEPS, number > 0)
+        process, pipe = processes.started(runs.run_and_tell, tmp_path, STEPS, number > 0)
         more = moments.randrange(5)
         while more and pipe.poll(60):
             try:
@@ -82,7 +83,7 @@ def test_killed_at_ten_random_moments(tmp_path, uninterrupted):
     ],
 )
 def test_killed_at_a_call_that_makes_things_durable(tmp_path, uninterrupted, name, number):
-    died = runs.started(runs.run_until_call, tmp_path, STEPS, None, name, number)
+    died = processes.started(runs.run_until_call, tmp_path, STEPS, None, name, number)
     reported = max(runs.everything(*died), default=0)
     assert reported < STEPS
     if (tmp_path / "trajectory.json").exists():
@@ -341,7 +342,7 @@ def test_a_copy_of_the_folder_is_the_trajectory(tmp_path):
 @pytest.mark.parametrize(("name", "number"), [("write", 4), ("fsync", 7), ("replace", 2)])
 def test_killed_again_while_going_on(tmp_path, uninterrupted, name, number):
     runs.train(tmp_path, 10)
-    died = runs.started(runs.run_until_call, tmp_path, STEPS, True, name, number)
+    died = processes.started(runs.run_until_call, tmp_path, STEPS, True, name, number)
     reported = max(runs.everything(*died), default=10)
     assert 10 <= reported < STEPS
     trajectory = tw.Trajectory.open(tmp_path)

@@ -15,6 +15,7 @@ import recorded_runs as runs
 import torch
 from safetensors.torch import load_file
 
+import processes
 import thalweg as tw
 from cases import normal
 from thalweg.durable import AppendedFile, write_atomically
@@ -316,7 +317,7 @@ def test_a_second_writer_is_refused(tmp_path):
         ),
     ):
         tw.Recorder(tmp_path, model, resume=True).open()
-    process, pipe = runs.started(runs.hold, tmp_path / "other")
+    process, pipe = processes.started(runs.hold, tmp_path / "other")
     assert pipe.recv() == "holding"
     with pytest.raises(tw.TrajectoryError, match=f"by process {process.pid}. Wait for it to end"):
         tw.Recorder(tmp_path / "other", model).open()
