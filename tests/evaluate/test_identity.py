@@ -291,13 +291,18 @@ class TestIdentity:
     def test_the_same_in_another_process(self):
         here = jobs.digest_of_identity()
         code = "import jobs; print(jobs.digest_of_identity())"
+        folder = Path(jobs.__file__).parent
         done = subprocess.run(
             [sys.executable, "-c", code],
             check=True,
             capture_output=True,
             text=True,
-            cwd=Path(jobs.__file__).parent,
-            env={"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"},
+            cwd=folder,
+            env={
+                "PYTHONHASHSEED": "1",
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": str(folder.parent),  # of what it shares with other tests
+            },
         )
         assert done.stdout.strip() == here
 
