@@ -42,7 +42,7 @@ ALLOWED = {
     },
     "problems": set(),
     "training": {"environment", "problems", "progress", "results", "trajectory"},
-    "trajectory": {"durable", "environment", "results", "space"},
+    "trajectory": {"durable", "environment", "objectives", "results", "space"},
     "probes": {
         "anchors",
         "environment",

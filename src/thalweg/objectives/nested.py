@@ -15,6 +15,7 @@ __all__ = [
     "few_of",
     "holds_tensors",
     "joined",
+    "known_examples_in",
     "map_tensors",
     "narrow",
     "raw_bytes",
@@ -59,10 +60,18 @@ def constants_in(batch: Batch) -> Iterator[Any]:
 
 def examples_in(batch: Batch) -> int:
     """Return the number of examples of a batch: the length of its first tensor."""
-    for tensor in tensors_in(batch):
-        if tensor.ndim:
-            return tensor.shape[0]
-    return 1
+    count = known_examples_in(batch)
+    return 1 if count is None else count
+
+
+def known_examples_in(batch: Batch) -> int | None:
+    """Return the length of the first tensor that has one, or None where there is none.
+
+    Example:
+        >>> known_examples_in({"x": [torch.zeros(5, 2)], "scale": torch.tensor(1.0)})
+        5
+    """
+    return next((tensor.shape[0] for tensor in tensors_in(batch) if tensor.ndim), None)
 
 
 def narrow(batch: Batch, start: int, stop: int) -> Batch:

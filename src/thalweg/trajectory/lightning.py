@@ -7,7 +7,7 @@ import os
 from operator import attrgetter
 from typing import Any
 
-from thalweg.trajectory.batch_size import size_of_batch
+from thalweg.objectives.nested import known_examples_in
 from thalweg.trajectory.recorder import Recorder
 from thalweg.trajectory.schedules import Schedule
 
@@ -71,7 +71,7 @@ class TrajectoryCallback(Callback):
             loss = outputs["loss"] if isinstance(outputs, dict) else outputs
             # Lightning divides the loss by the number of batches that are accumulated.
             scale = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
-            self.recorder.step(loss * scale, size_of_batch(batch))
+            self.recorder.step(loss * scale, known_examples_in(batch))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Tell of the end of an epoch."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,15 +48,8 @@ def quadratic_descent(
             f"steps={steps}. Give two vectors of one length."
         )
     points = QuadraticDescent(curvature, solution, learning_rate, momentum, steps)
-    unknown = np.full(points.count, np.nan)
-    return Trajectory(
-        points,
-        np.arange(points.count),
-        unknown,
-        np.full(points.count, float(learning_rate)),
-        unknown.copy(),
-        facts={"kind": "quadratic descent", "momentum": momentum, "steps": steps},
-    )
+    facts = {"kind": "quadratic descent", "momentum": momentum, "steps": steps}
+    return Trajectory.of(points, learning_rate, facts=facts)
 
 
 class QuadraticDescent(PointSource):

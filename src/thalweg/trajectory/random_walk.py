@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,15 +47,8 @@ def random_walk(
             f"size={size}, steps={steps}. Give positive numbers."
         )
     points = RandomWalk(size, steps, seed, dtype)
-    unknown = np.full(points.count, np.nan)
-    return Trajectory(
-        points,
-        np.arange(points.count),
-        unknown,
-        unknown.copy(),
-        unknown.copy(),
-        facts={"kind": "random walk", "size": size, "steps": steps, "seed": seed},
-    )
+    facts = {"kind": "random walk", "size": size, "steps": steps, "seed": seed}
+    return Trajectory.of(points, facts=facts)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 import operator
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -145,14 +145,31 @@ class Trajectory:
             learning_rate: One for all, or one a point.
             losses: Loss at each point, shape (T,).
         """
-        points = PointsInMemory(thetas)
-        unknown = np.full(points.count, np.nan)
+        return cls.of(PointsInMemory(thetas), learning_rate, losses)
+
+    @classmethod
+    def of(
+        cls,
+        points: PointSource,
+        learning_rate: ArrayLike | None = None,
+        losses: ArrayLike | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> "Trajectory":
+        """Make a trajectory of any points, one an update.
+
+        Args:
+            points: Where the points come from.
+            learning_rate: One for all, or one a point.
+            losses: Loss at each point, shape (T,).
+            facts: What made the run.
+        """
         return cls(
             points,
             np.arange(points.count),
-            unknown,
+            np.full(points.count, np.nan),
             _one_a_point(learning_rate, points.count),
             _one_a_point(losses, points.count),
+            facts=dict(facts or {}),
         )
 
     def __len__(self) -> int:

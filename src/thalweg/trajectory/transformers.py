@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 from transformers import TrainerCallback
 
+from thalweg.objectives.nested import known_examples_in
 from thalweg.space import plain_module
-from thalweg.trajectory.batch_size import size_of_batch
 from thalweg.trajectory.recorder import Recorder
 from thalweg.trajectory.schedules import Schedule
 
@@ -82,7 +82,7 @@ class TrajectoryCallback(TrainerCallback):
             return
         loss = output.get("loss") if hasattr(output, "get") else getattr(output, "loss", None)
         self._losses.append(loss.detach().mean() if isinstance(loss, Tensor) else None)
-        self._size += size_of_batch((named, inputs)) or 0
+        self._size += known_examples_in((named, inputs)) or 0
         # Then the model has divided by the items of all batches that are accumulated.
         self._shares = named.get("num_items_in_batch") is not None
 
