@@ -24,7 +24,6 @@ from thalweg.trajectory.losses import Losses, LossJump
 from thalweg.trajectory.restoring import entry_at, expect_at, restore
 from thalweg.trajectory.schedules import Logarithmic, Moment, Schedule
 from thalweg.trajectory.snapshots import Contents, SnapshotTaker
-from thalweg.trajectory.step_log import numbers_of
 from thalweg.trajectory.store import TrajectoryWriter
 from thalweg.trajectory.untold import warn_of_epochs
 from thalweg.trajectory.watch import OptimizerWatch, Update, plain_optimizer
@@ -327,11 +326,10 @@ class Recorder:
         loss, batch_size = self._losses.take()
         self._epoch = self._epoch if epoch is None else float(epoch)
         norm = update.gradient_norm if update else None
-        rates = (update.rates if update else ()) or (rate,)
-        values = numbers_of(self._steps, self._epoch, batch_size, loss, norm, rates)
-        self._steps += 1
+        rates = (update.rates if update else ()) or (None if rate is None else float(rate),)
+        step, self._steps = self._steps, self._steps + 1
         if self._writer is not None:
-            self._writer.add_row(values)
+            self._writer.add_row(step, self._epoch, batch_size, loss, norm, rates)
         if self._jumps is not None and loss is not None and self._jumps.seen(loss):
             self._note("loss jump")
 

@@ -7,7 +7,7 @@ of the line before it. Numbers have as many digits as it takes to get every bit 
 
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ __all__ = [
     "columns_of",
     "head_of",
     "length_before",
-    "numbers_of",
     "read_log",
     "row_of",
 ]
@@ -133,32 +132,22 @@ def columns_of(groups: int) -> tuple[str, ...]:
     return (*_KNOWN, *more)
 
 
-def numbers_of(
+def row_of(
     step: int,
     epoch: float | None,
     batch_size: int | None,
     loss: float | None,
     gradient_norm: float | None,
     rates: Sequence[float | None],
-) -> dict[str, float | int | None]:
-    """Return what is known about an update by the names of the columns."""
-    numbers: dict[str, float | int | None] = {
-        "step": step,
-        "epoch": epoch,
-        "batch_size": batch_size,
-        "loss": loss,
-        "gradient_norm": gradient_norm,
-    }
-    for group, rate in enumerate(rates):
-        name = f"learning_rate_{group}" if group else "learning_rate"
-        numbers[name] = None if rate is None else float(rate)
-    return numbers
-
-
-def row_of(values: Mapping[str, float | int | None], columns: tuple[str, ...]) -> bytes:
-    """Return one line of the log."""
-    given = [values.get(name) for name in columns]
-    line = ",".join(["" if value is None else repr(value) for value in given]).encode()
+    columns: tuple[str, ...],
+) -> bytes:
+    """Return one line of the log; as many rates as it has columns for."""
+    # At every step, where each call counts: the numbers stand as `_KNOWN` names them.
+    values = [step, epoch, batch_size, loss, gradient_norm, *rates]
+    values += [None] * (len(columns) - len(values))
+    line = ",".join(
+        ["" if value is None else repr(value) for value in values[: len(columns)]]
+    ).encode()
     return b"%b,%08x\n" % (line, zlib.crc32(line))
 
 

@@ -17,7 +17,7 @@ import errno
 import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -201,13 +201,22 @@ class TrajectoryWriter:
         with self._room("An event"):
             self._note(index, {"kind": "event", "step": step, "text": text})
 
-    def add_row(self, values: Mapping[str, float | int | None]) -> None:
+    def add_row(
+        self,
+        step: int,
+        epoch: float | None,
+        batch_size: int | None,
+        loss: float | None,
+        gradient_norm: float | None,
+        rates: Sequence[float | None],
+    ) -> None:
         """Add the numbers of one step to the log, so that they outlive this process."""
         _, steps = self._files()
         now = time.monotonic()
         sync = now - self._synced >= _SYNC_SECONDS
         try:  # at every step, where even `_room` counts
-            steps.append(row_of(values, self.columns), sync=sync)
+            row = row_of(step, epoch, batch_size, loss, gradient_norm, rates, self.columns)
+            steps.append(row, sync=sync)
         except OSError as error:
             raise self._failure("The log of a step", error) from error
         if sync:
