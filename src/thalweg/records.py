@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
 import numpy as np
 import safetensors.numpy
@@ -151,7 +151,7 @@ class Record:
             _check_name(name, "result")
             if not isinstance(result, Result):
                 raise TypeError(
-                    "A result is a Profile, Surface, History or Displacement; "
+                    f"A result is one of {_kinds()}; "
                     f"`results[{name!r}]` is a {type(result).__name__}. Put numbers in "
                     "`numbers`, settings in `asked`."
                 )
@@ -166,6 +166,11 @@ class Record:
             object.__setattr__(self, name, MappingProxyType(table))
         object.__setattr__(self, "claims", tuple(self.claims))
         object.__setattr__(self, "summary", tuple(self.summary))
+
+
+def _kinds() -> str:
+    """Return the names of the kinds of results."""
+    return ", ".join(kind.__name__ for kind in get_args(Result))
 
 
 def save_record(record: Record, folder: str | os.PathLike[str]) -> Path:

@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 import thalweg as tw
-from thalweg.figures import figure_of
+from thalweg.figures import figure_of, figures_of
 from thalweg.figures.draw import _canvas
 from thalweg.results import Displacement
 
@@ -94,3 +95,47 @@ def test_a_displacement_is_drawn_without_a_walk_where_there_is_no_length():
     figure = figure_of(Displacement([0, 1], [0.0, 1.0], [0.0, 2.0]))
     assert len(figure.panels[0].curves) == 1
     assert "Half-circle" not in figure.caption
+
+
+def test_runs_about_one_line_are_in_one_panel():
+    runs = {"low": arc(height=0.5), "high": arc(height=1.5)}
+    figure = figure_of(runs)
+    (panel,) = figure.panels
+    high = panel.curves[1]
+    np.testing.assert_array_equal(high.y, runs["high"].distance)
+    assert [(c.label, c.rank) for c in panel.curves] == [
+        ("low", 0),
+        ("high", 1),
+        ("random walk", 2),
+    ]
+    assert "from 2.5 (low) to 7.5 (high)" in figure.caption
+    assert "low stays closest to the line, high goes furthest" in figure.alt
+
+
+def test_runs_about_different_lines_are_not():
+    other = replace(arc(), length=10.1)
+    with pytest.raises(ValueError, match=r"need one line, .* those of 'a', 'b' are 10 long, 10\.1"):
+        figure_of({"a": arc(), "b": other})
+    with pytest.raises(ValueError, match=r"need one line, .* nothing"):
+        figure_of({})
+    with pytest.raises(TypeError, match="got dict"):
+        figure_of({"a": arc(), "b": None})
+
+
+def test_those_of_a_record_are_drawn_together():
+    def titles(**results):
+        return list(figures_of(tw.Record(study="s", results=results)))
+
+    assert titles(a=arc(), b=arc(height=0.5)) == ["displacements"]
+    assert titles(a=arc(), b=replace(arc(), length=10.1)) == ["a", "b"]
+    assert titles(a=arc()) == ["a"]
+
+
+def test_many_curves_are_listed_below_the_highest_first():
+    runs = {f"run {i}": arc(height=i) for i in range(1, 6)}
+    canvas = _canvas(figure_of(runs))
+    (axes,) = canvas.axes
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == ["run 5", "run 4", "run 3", "run 2", "run 1", "random walk"]
+    few = _canvas(figure_of(dict(list(runs.items())[:2])))
+    assert few.axes[0].get_legend() is None

@@ -258,3 +258,9 @@ def test_without_the_rounding_a_coarse_walk_would_be_evidence():
     seen = tw.displacement(tw.Trajectory.from_points(walk.bfloat16()), progress=False)
     denied = replace(seen, rounding=np.full(len(seen.step), 1e-3))
     assert tw.random_walk_evidence(denied).verdict == "not a random walk"
+
+
+def test_what_is_no_displacement():
+    walk = tw.random_walk(3, steps=4)
+    with pytest.raises(TypeError, match=r"got Trajectory. Pass `thalweg.displacement"):
+        tw.random_walk_evidence(walk)

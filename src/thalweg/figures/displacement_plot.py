@@ -1,5 +1,6 @@
 """The plot of a displacement: distance off the line against projection on it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -9,10 +10,11 @@ from thalweg.figures.elements import shown
 from thalweg.figures.figure import Axis, Curve, Figure, Marker, Panel
 from thalweg.results import Array, Displacement
 
-__all__ = ["displacement_figure"]
+__all__ = ["displacement_figure", "displacements_figure", "share_a_line"]
 
 _MOST_DOTS = 100  # so few points that each is marked
 _ARC = 201  # points along the half-circle
+_SAME = 1e-9  # lengths of one line, computed anew for each run, agree so closely
 
 
 def displacement_figure(displacement: Displacement) -> Figure:
@@ -50,6 +52,61 @@ def displacement_figure(displacement: Displacement) -> Figure:
         ),
         rows=((panel,),),
         alt=_alt(displacement),
+    )
+
+
+def displacements_figure(displacements: Mapping[str, Displacement]) -> Figure:
+    """Return the figure of several runs about one line, by their names.
+
+    Raises:
+        ValueError: If there is none, or they are about lines with other ends.
+    """
+    if not share_a_line(displacements):
+        raise ValueError(
+            "Runs in one panel need one line, with the same names and length; those of "
+            f"{', '.join(map(repr, displacements)) or 'nothing'} are "
+            f"{', '.join(f'{each.length:.6g} long' for each in displacements.values())}. "
+            "Draw them one by one."
+        )
+    first = next(iter(displacements.values()))
+    alone = displacement_figure(first)
+    (panel,) = alone.panels
+    walks = tuple(curve for curve in panel.curves if curve.label == "random walk")
+    runs = tuple(
+        Curve(
+            shown(each.projection, log=False),
+            shown(each.distance, log=False),
+            name,
+            rank=rank,
+        )
+        for rank, (name, each) in enumerate(displacements.items())
+    )
+    behind = tuple(replace(walk, rank=len(runs)) for walk in walks)
+    tops = {name: float(np.nanmax(each.distance)) for name, each in displacements.items()}
+    least, most = min(tops, key=tops.__getitem__), max(tops, key=tops.__getitem__)
+    return Figure(
+        title=alone.title,
+        caption=joined(
+            f"{len(runs)} runs about one line of length {first.length:.4g}, both axes to one "
+            "scale.",
+            f"Greatest distance off it from {tops[least]:.4g} ({least}) to {tops[most]:.4g} "
+            f"({most}).",
+            "Half-circle: a random walk with the same ends, in many dimensions." if walks else "",
+        ),
+        rows=((replace(panel, curves=(*runs, *behind)),),),
+        alt=f"Line plot of distance over projection for {len(runs)} runs. {least} stays closest to "
+        f"the line, {most} goes furthest off it.",
+    )
+
+
+def share_a_line(displacements: Mapping[str, Displacement]) -> bool:
+    """Tell whether some runs are about one line: its ends have the same names and distance."""
+    lines = list(displacements.values())
+    return bool(lines) and all(
+        each.labels == lines[0].labels
+        and abs(each.length - lines[0].length) <= _SAME * abs(lines[0].length)
+        and np.isfinite(each.distance).any()
+        for each in lines
     )
 
 

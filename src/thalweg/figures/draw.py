@@ -8,7 +8,7 @@ bytes wherever the same version of matplotlib draws it.
 import math
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +33,7 @@ from thalweg.figures.draw_space import draw_space
 from thalweg.figures.figure import Figure, Map, Panel
 from thalweg.figures.plots import figure_of
 from thalweg.records import Result, write_atomically
+from thalweg.results import Displacement
 
 __all__ = ["draw", "render"]
 
@@ -46,6 +47,8 @@ _LETTER, _STOREYS = 0.019, 3  # width of a letter as a share of a panel; lines o
 _MAP_WIDTH, _MAP_WORDS, _MAP_HEIGHT = 7.3, 2.4, 16.0  # cm: of a map, of what surrounds it
 _EQUAL_WORDS, _EQUAL_LEAST = 1.3, 3.0  # cm: what surrounds a panel with one scale, its least height
 _NAME_WIDTH = 0.095  # cm: of a letter of a name beside a panel
+_MOST_TOPS = 3  # curves that have room for their names where they are highest
+_NAME_HEIGHT = 0.34  # cm: of a name in a list of curves
 _DPI = 300
 
 # Okabe & Ito (2008): told apart by readers with any kind of colour vision. In grey the dashes
@@ -98,7 +101,7 @@ _STYLE = {
 
 
 def draw(
-    what: Figure | Result,
+    what: Figure | Result | Mapping[str, Displacement],
     path: str | os.PathLike[str],
     *,
     log: bool | None = None,
@@ -110,7 +113,8 @@ def draw(
     caption go into the metadata of the file too, so that a picture says what it shows.
 
     Args:
-        what: A figure, or a Profile, Surface, History, Displacement or RunSurface.
+        what: A figure, or a Profile, Surface, History, Displacement or RunSurface; or several
+            displacements about one line, by their names.
         path: Ends in `.png` (300 dots per inch), `.pdf` or `.svg`.
         log: Whether the cost of a result has a logarithmic scale; see `figure_of`.
         caption: Whether to write the caption below the picture as well.
@@ -205,7 +209,9 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
                 axes.set_xlabel("")
             if panel.map is None:
                 _draw_lines(axes, panel, ticks=7 if len(row) == 1 else 2)
-                if panel.equal:
+                if panel.equal and len(panel.curves) > _MOST_TOPS:
+                    _list_curves(axes, panel)
+                elif panel.equal:
                     _name_tops(axes, panel)
                 else:
                     _name_curves(axes, panel, heights[i], named)
@@ -237,7 +243,8 @@ def _longest_name(figure: Figure) -> int:
 def _height(panel: Panel, width: float) -> float:
     """Return the height of a panel in centimetres; that of a map follows from its shape."""
     if panel.equal:
-        return _equal_height(panel)
+        names = len(panel.curves) if len(panel.curves) > _MOST_TOPS else 0
+        return _equal_height(panel) + _NAME_HEIGHT * math.ceil(names / 2)
     if panel.sheet is not None:
         return _SPACE * panel.height
     if panel.map is None:
@@ -362,6 +369,28 @@ def _name_tops(axes: Axes, panel: Panel) -> None:
             color=_COLOURS[curve.rank % len(_COLOURS)],
             fontsize=7,
         )
+
+
+def _list_curves(axes: Axes, panel: Panel) -> None:
+    """Write the names of many curves below them, with their colours, the highest first."""
+    order = _from_highest(panel)
+    axes.legend(
+        [axes.lines[i] for i in order],
+        [panel.curves[i].label for i in order],
+        loc="upper center",
+        bbox_to_anchor=(0.47, -0.16 * _MAP_WIDTH / _equal_height(panel)),
+        ncols=2,
+        frameon=False,
+        fontsize=6,
+        handlelength=2.6,
+        borderaxespad=0.4,
+    )
+
+
+def _from_highest(panel: Panel) -> list[int]:
+    """Return the places of the curves in a panel, the one that goes highest first."""
+    tops = [float(np.nanmax(curve.y, initial=-math.inf)) for curve in panel.curves]
+    return sorted(range(len(tops)), key=lambda i: -tops[i])
 
 
 def _apart(places: Sequence[float], least: float) -> list[float]:

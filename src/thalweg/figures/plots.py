@@ -3,10 +3,15 @@
 The kind of plot follows from the type of the result, so no study contains plotting code.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from thalweg.figures.captions import joined, run_words
-from thalweg.figures.displacement_plot import displacement_figure
+from thalweg.figures.displacement_plot import (
+    displacement_figure,
+    displacements_figure,
+    share_a_line,
+)
 from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
@@ -19,7 +24,11 @@ __all__ = ["figure_of", "figures_of"]
 
 
 def figure_of(
-    result: Result, *, log: bool | None = None, title: str | None = None, caption: str | None = None
+    result: Result | Mapping[str, Displacement],
+    *,
+    log: bool | None = None,
+    title: str | None = None,
+    caption: str | None = None,
 ) -> Figure:
     """Return what the plot of a result shows.
 
@@ -30,7 +39,8 @@ def figure_of(
       c become lengths Rᵀ c with the Cholesky factor R Rᵀ = gram, so nothing is sheared.
     - `History`: the cost against the epoch, with the epoch that was kept.
     - `Displacement`: the distance off the line against the projection on it, to one scale, with
-      the half-circle of a random walk.
+      the half-circle of a random walk; of a mapping of names to several that are about one line,
+      all in one panel.
     - `RunSurface`: the surface in space with the run at its true cost, the same as a map at true
       distances, how far the run is from the line and off the surface, and the curvature across
       the line where it was taken. Parts of the run behind the surface are faint.
@@ -66,6 +76,10 @@ def figure_of(
         figure = displacement_figure(result)
     elif isinstance(result, RunSurface):
         figure = run_figure(result, log)
+    elif isinstance(result, Mapping) and all(
+        isinstance(each, Displacement) for each in result.values()
+    ):
+        figure = displacements_figure(result)
     else:
         raise TypeError(
             "A plot shows a Profile, Surface, History, Displacement or RunSurface; got "
@@ -85,18 +99,24 @@ def figures_of(record: Record, *, log: bool | None = None) -> dict[str, Figure]:
     """Return the figure of each result of a record, by the name of the result.
 
     Figures that would have the same title get the name of their result in it, and all
-    captions say which run of which study they belong to.
+    captions say which run of which study they belong to. Displacements about one line are one
+    figure, named `"displacements"`.
 
     Args:
         record: As `open_record` gives it.
         log: As for `figure_of`.
     """
-    figures = {name: figure_of(result, log=log) for name, result in record.results.items()}
+    results: dict[str, Result | Mapping[str, Displacement]] = dict(record.results)
+    runs = {name: each for name, each in results.items() if isinstance(each, Displacement)}
+    if len(runs) > 1 and share_a_line(runs):
+        named = {name.replace("-", " "): each for name, each in runs.items()}
+        results = {"displacements": named} | {n: r for n, r in results.items() if n not in runs}
+    figures = {name: figure_of(result, log=log) for name, result in results.items()}
     titles = [figure.title for figure in figures.values()]
     for name, figure in figures.items():
         if titles.count(figure.title) > 1:
             title = f"{figure.title} ({name})"
-            figures[name] = figure_of(record.results[name], log=log, title=title)
+            figures[name] = figure_of(results[name], log=log, title=title)
     run = run_words(record)
     return {
         name: replace(figure, caption=joined(figure.caption, run))

@@ -174,9 +174,15 @@ def random_walk_evidence(
         significance: Probability below which one of the three is evidence.
 
     Raises:
+        TypeError: If it is no displacement.
         ValueError: If the ends of the line are no points of the run, or `significance` is no
             probability.
     """
+    if not isinstance(displacement, Displacement):
+        raise TypeError(
+            "The evidence is taken from a Displacement; got "
+            f"{type(displacement).__name__}. Pass `thalweg.displacement(trajectory)`."
+        )
     if not 0 < significance < 1:
         raise ValueError(
             f"`significance` is a probability between 0 and 1; got {significance}. The smaller it "
