@@ -20,6 +20,7 @@ ALLOWED = {
     "durable": set(),
     "space": {"checkpoints"},
     "directions": {"space"},
+    "functions": {"objectives"},
     "grids": {"results"},
     "interpolation": set(),
     "stored": {"checkpoints", "space"},
