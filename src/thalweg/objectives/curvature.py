@@ -7,6 +7,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from thalweg.objectives.function import FunctionObjective
 from thalweg.objectives.objective import Objective
 
 __all__ = ["Curvature", "CurvatureKind", "curvature"]
@@ -40,7 +41,8 @@ class Curvature:
             objective.device
         )
         self.size = len(self._places)
-        self.method = "double backward"
+        formula = isinstance(objective, FunctionObjective) and objective.has_formula
+        self.method = "formula" if formula else "double backward"
         self.value = objective.value(theta)
         self.gradient = objective.gradient(theta)[self._places]
 
