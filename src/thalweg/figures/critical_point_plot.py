@@ -5,7 +5,7 @@ import numpy as np
 from thalweg.figures.captions import computed_words, cost_label, joined, number
 from thalweg.figures.elements import shown, span
 from thalweg.figures.figure import Axis, Curve, Figure, Marker, Panel
-from thalweg.results import CriticalPoint, CriticalPointSearch
+from thalweg.results import Array, CriticalPoint, CriticalPointSearch
 
 __all__ = ["critical_point_figure", "search_figure"]
 
@@ -41,7 +41,9 @@ def _null_space_panels(point: CriticalPoint) -> tuple[tuple[Panel, ...], ...]:
         return ()
     directions = len(point.signs)
     circle = point.sign_changes is not None
-    x = np.arange(directions) * (360 / directions if circle else 1.0)
+    x: Array = np.arange(directions, dtype=np.float64)
+    if circle:
+        x *= 360 / directions
     label = "direction in the null space" + (" (degrees)" if circle else "")
     curve = Curve(x, shown(point.change[-1], log=False), "", dots=True, joined=circle)
     return (

@@ -392,9 +392,8 @@ def _end_pairs(objective: Objective, theta: Tensor, k: int, point: Curvature) ->
 def _ritz_pairs(point: Curvature, k: int) -> _Pairs:
     """Return the outermost Ritz pairs of a Krylov space of the gradient."""
     model = local_model(point, max(_KRYLOV, 4 * k))
-    chosen = sorted(
-        {*range(min(k, len(model.eigenvalues)))} | {*range(len(model.eigenvalues))[-k:]}
-    )
+    ranks = range(len(model.eigenvalues))
+    chosen = sorted({*ranks[:k], *ranks[-k:]})
     values, vectors = model.eigenvalues[chosen], model.vectors[chosen]
     images = model.images[chosen]
     residuals = (images - values[:, None].to(vectors) * vectors).double().norm(dim=1).cpu()

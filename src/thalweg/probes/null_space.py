@@ -12,6 +12,7 @@ the eigenvalues. Without s(u), points such as that of (y − x²)(y − 3x²) wo
 rises along both axes, and falls along y = 2x².
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from thalweg.results import Array
 __all__ = ["NullSpaceProbe", "null_space_probe"]
 
 # Distances as shares of ℓ, from where quartic changes are near rounding to where ℓ is felt.
-_RADII = 0.1 / 2.0 ** np.arange(9, -1, -1)
+_RADII: Array = np.ldexp(0.1, np.arange(-9, 1))
 _ANGLES = 48  # around a circle
 _PAIRS = 32  # pairs of opposite directions in more dimensions
 _AXES = 16  # up to so many dimensions their axes are tried too
@@ -95,7 +96,7 @@ def null_space_probe(
     near = [objective.value(place) for place in rounded_points(objective, theta)]
     noise = _ROUNDINGS * max(abs(each - value) for each in near)
     evaluations += len(near)
-    radii = length * _RADII
+    radii: Array = length * _RADII
     shape = (len(radii), len(directions))
     change, resolution = np.zeros(shape), np.zeros(shape)
     for i, radius in enumerate(radii):
@@ -164,7 +165,7 @@ def _settled(
 def _sign(change: Array, resolution: Array) -> float:
     """Return the sign at the smallest radius that tells and that the next one bears out."""
     known = np.where(np.abs(change) > resolution, np.sign(change), 0.0)
-    for near, far in zip(known[:-1], known[1:], strict=True):
+    for near, far in itertools.pairwise(known):
         if near != 0 and near == far:
             return float(near)
     return 0.0
