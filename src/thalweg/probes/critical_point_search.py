@@ -13,7 +13,7 @@ from torch import Tensor
 from thalweg.environment import provenance
 from thalweg.objectives.curvature import Curvature, curvature
 from thalweg.objectives.objective import Objective, expect_objective
-from thalweg.probes.local_model import LocalModel, gradient_rounding, local_model, scale_of
+from thalweg.probes.local_model import LocalModel, gradient_rounding, local_model, norm_of, scale_of
 from thalweg.progress import Progress, progress_bar
 from thalweg.results.critical_point_search import CriticalPointSearch
 
@@ -188,7 +188,7 @@ class _Search:
             if following is None:
                 return self._end(point, "No step brings a gain that can be resolved.", stuck=True)
             step, point = following
-            model = self._arrive(self.points[-1] + step, point, float(step.double().norm()))
+            model = self._arrive(self.points[-1] + step, point, norm_of(step))
             if not math.isfinite(self.loss[-1]) or not math.isfinite(self.gradient_norm[-1]):
                 return "not converged", "The cost or its gradient is not finite any more."
             if self.stalls >= _MOST_STALLS:
@@ -202,7 +202,7 @@ class _Search:
         if not self.keep_points:
             self.points.clear()
         self.points.append(theta)
-        norm = float(point.gradient.double().norm())
+        norm = norm_of(point.gradient)
         self.loss.append(point.value)
         self.gradient_norm.append(norm)
         self.gradients += 1
@@ -234,7 +234,7 @@ class _Search:
     def _end(self, point: Curvature, reason: str, stuck: bool = False) -> tuple[str, str]:
         """Return outcome and reason of a search that has not converged."""
         norm = self.gradient_norm[-1]
-        seen = float(point.product(point.gradient).double().norm())
+        seen = norm_of(point.product(point.gradient))
         self.products += 1
         flat = seen <= _FLAT * self.steepest * norm
         if stuck and flat and self.method == "gradient-norm":
@@ -276,7 +276,7 @@ class _Search:
                 # J cannot tell any more; the gradient can.
                 reached = curvature(self.objective, here + step)
                 self.gradients += 1
-                smaller = float(reached.gradient.double().norm()) < self.gradient_norm[-1]
+                smaller = norm_of(reached.gradient) < self.gradient_norm[-1]
                 return (step, reached) if smaller else None
             share = (point.value - value) / gain if math.isfinite(value) else -1.0
             self._adapt(share, floor, model.largest)
@@ -302,7 +302,7 @@ class _Search:
             step = (along.to(directions) @ directions).to(here)
             reached = curvature(self.objective, here + step)
             self.gradients += 1
-            fallen = half - float(reached.gradient.double().norm()) ** 2 / 2
+            fallen = half - norm_of(reached.gradient) ** 2 / 2
             share = fallen / gain if math.isfinite(fallen) else -1.0
             self._adapt(share, 0.0, top)
             if share >= _ACCEPTED:

@@ -18,6 +18,7 @@ from thalweg.probes.local_model import (
     LocalModel,
     gradient_rounding,
     local_model,
+    norm_of,
     rounded_points,
     scale_of,
 )
@@ -168,7 +169,7 @@ class _Question:
         self.objective, self.theta, self.length = objective, theta, length
         self.reach = tolerance * length
         self.point = curvature(objective, theta)
-        self.gradient_norm = float(self.point.gradient.double().norm())
+        self.gradient_norm = norm_of(self.point.gradient)
         if not (math.isfinite(self.point.value) and math.isfinite(self.gradient_norm)):
             raise ValueError(
                 f"The cost and its gradient must be finite; at this point J is "

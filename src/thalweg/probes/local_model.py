@@ -10,6 +10,7 @@ logistic cost of separable data gradient and Hessian are both as small as one li
 displacement is not. Where the curvature is zero, a gradient must be zero up to its rounding.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +19,14 @@ from torch import Tensor
 from thalweg.objectives.curvature import Curvature
 from thalweg.objectives.objective import Objective
 
-__all__ = ["LocalModel", "gradient_rounding", "local_model", "rounded_points", "scale_of"]
+__all__ = [
+    "LocalModel",
+    "gradient_rounding",
+    "local_model",
+    "norm_of",
+    "rounded_points",
+    "scale_of",
+]
 
 # Eigenvalues below this share of the largest decide nothing: what lies beyond second order does.
 _NULL = 1e-6
@@ -69,7 +77,7 @@ class LocalModel:
 
     def displacement(self) -> float:
         """Return the length of that step."""
-        return float(self.newton().norm())
+        return norm_of(self.newton())
 
     def unexplained(self, reach: float) -> float:
         """Return the norm of the gradient where curvature does not explain it.
@@ -78,7 +86,7 @@ class LocalModel:
             reach: A displacement that is still small; a slope of up to λᵢ times it is explained.
         """
         loose = ~self.curved() & (self.slopes.abs() > self.eigenvalues.abs() * reach)
-        return float(self.slopes[loose].norm())
+        return norm_of(self.slopes[loose])
 
 
 def local_model(point: Curvature, krylov: int | None) -> LocalModel:
@@ -135,16 +143,24 @@ def scale_of(theta: Tensor, scale: float | None) -> float:
     """Return the length ℓ that distances are compared with."""
     if scale is not None:
         return scale
-    norm = float(theta.double().norm())
+    norm = norm_of(theta)
     return norm if norm > _SMALLEST_NORM else 1.0
 
 
 def gradient_rounding(objective: Objective, theta: Tensor, gradient: Tensor) -> float:
     """Return what the gradient may owe to rounding, from its change under rounding of θ."""
     moved = [objective.gradient(near) for near in rounded_points(objective, theta)]
-    measured = max(float((each - gradient).double().norm()) for each in moved)
+    measured = max(norm_of(each - gradient) for each in moved)
     eps = torch.finfo(objective.rounding).eps
-    return _ROUNDINGS * (measured + eps * float(gradient.double().norm()))
+    return _ROUNDINGS * (measured + eps * norm_of(gradient))
+
+
+def norm_of(vector: Tensor) -> float:
+    """Return the Euclidean norm of a vector whose squares may be too small for float64."""
+    largest = float(vector.abs().max()) if len(vector) else 0.0
+    if not 0 < largest < math.inf:
+        return largest
+    return largest * float((vector.double() / largest).norm())
 
 
 def rounded_points(objective: Objective, theta: Tensor) -> list[Tensor]:

@@ -10,7 +10,8 @@ network of tanh units on digits, with weight decay, started with small weights, 
 where all weights are zero and the network knows no more than how frequent each class is.
 
 Expected: Newton ends in the saddle, with a cost above that of its start or hardly below; the
-others leave it. (From weights five times as large Newton's method mostly diverges.) Seconds at scale `smoke`, some minutes at `small`.
+others leave it. (From weights five times as large Newton's method mostly diverges.) Seconds at
+scale `smoke`, some minutes at `small`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ def _closed_form(run: Run, results: dict[str, Any], numbers: dict[str, Any]) -> 
     """Search on a function of two variables, and draw it with the ends."""
     from dataclasses import replace
 
+    import numpy as np
     import torch
 
     from thalweg import functions
@@ -80,7 +82,7 @@ def _closed_form(run: Run, results: dict[str, Any], numbers: dict[str, Any]) -> 
         cost, plane, Uniform(-2, 2, side), Uniform(-1.8, 1.8, side), progress=run.report
     )
     labels = ("start", "Newton", "saddle-free")
-    results["form-ends"] = replace(sheet, anchors=ends, labels=labels)
+    results["form-ends"] = replace(sheet, anchors=np.array(ends), labels=labels)
     results["form-descent"] = principal_surface(
         cost, Trajectory.from_points(torch.stack(path)), progress=run.report, reach=1.5
     )
@@ -106,7 +108,7 @@ def _network(run: Run, results: dict[str, Any], numbers: dict[str, Any]) -> None
     numbers["net_start_loss"], numbers["net_descent_loss"] = losses[0], losses[-1]
     provenance = results["net-newton"].provenance
     results["net-descent"] = History(
-        np.arange(float(len(losses))), {"train": losses}, provenance=provenance
+        np.arange(float(len(losses))), {"train": np.array(losses)}, provenance=provenance
     )
 
 

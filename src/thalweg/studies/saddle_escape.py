@@ -65,7 +65,9 @@ def _chain_descent(start: tuple[float, ...], rate: float) -> tuple[History, Any]
     from thalweg.probes.critical_points import classify
 
     chain = functions.chain(len(start))
-    theta, loss, norm, path = chain.point(start), [], [], []
+    loss: list[float] = []
+    norm: list[float] = []
+    theta, path = chain.point(start), []
     while not loss or loss[-1] > _ARRIVED:
         gradient = chain.gradient(theta)
         loss.append(chain.value(theta))
