@@ -15,6 +15,7 @@ from thalweg.objectives.curvature import Curvature, curvature
 from thalweg.objectives.objective import Objective, expect_objective
 from thalweg.probes.critical_point_search import expect_settings
 from thalweg.probes.local_model import (
+    NULL,
     LocalModel,
     gradient_rounding,
     local_model,
@@ -22,15 +23,15 @@ from thalweg.probes.local_model import (
     rounded_points,
     scale_of,
 )
-from thalweg.probes.null_space import NullSpaceProbe, null_space_probe
+from thalweg.probes.null_space import PAIRS, NullSpaceProbe, null_space_probe
 from thalweg.progress import Progress, progress_bar
 from thalweg.results.critical_point import CriticalPoint
 
 __all__ = ["classify"]
 
 _WHOLE = 2000  # up to so many parameters the whole Hessian is taken
-_KRYLOV = 60
-_NULL = 1e-6  # eigenvalues below this share of the largest are asked beyond second order
+_KRYLOV = 30
+_FEW_PAIRS = 4  # of directions where each takes a pass over much data, and cannot settle it
 _ROUNDINGS = 10.0
 # A change this small, as a share of that of the largest curvature, must be visible in J for the
 # cost to be called constant.
@@ -200,7 +201,7 @@ class _Question:
             moved = (self.objective.hvp(near, top) - image).double().norm()
             rounding = max(rounding, _ROUNDINGS * float(moved))
         self.products += 3
-        return max(_NULL * self.largest, rounding, self._drift())
+        return max(NULL * self.largest, rounding, self._drift())
 
     def _drift(self) -> float:
         """Return by how much eigenvalues may differ at the critical point that is near."""
@@ -309,6 +310,7 @@ class _Question:
             length=self.length,
             slope=slope,
             largest=self.largest,
+            pairs=PAIRS if self.pairs.whole else _FEW_PAIRS,
         )
         up, down = int((probe.signs > 0).sum()), int((probe.signs < 0).sum())
         tried = len(probe.signs)
@@ -392,7 +394,7 @@ def _end_pairs(objective: Objective, theta: Tensor, k: int, point: Curvature) ->
 
 def _ritz_pairs(point: Curvature, k: int) -> _Pairs:
     """Return the outermost Ritz pairs of a Krylov space of the gradient."""
-    model = local_model(point, max(_KRYLOV, 4 * k))
+    model = local_model(point, max(2 * _KRYLOV, 4 * k))
     ranks = range(len(model.eigenvalues))
     chosen = sorted({*ranks[:k], *ranks[-k:]})
     values, vectors = model.eigenvalues[chosen], model.vectors[chosen]

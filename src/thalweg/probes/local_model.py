@@ -20,6 +20,7 @@ from thalweg.objectives.curvature import Curvature
 from thalweg.objectives.objective import Objective
 
 __all__ = [
+    "NULL",
     "LocalModel",
     "gradient_rounding",
     "local_model",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 # Eigenvalues below this share of the largest decide nothing: what lies beyond second order does.
-_NULL = 1e-6
+NULL = 1e-6
 _SMALLEST_NORM = 1e-5  # a θ that is shorter has no length to compare with
 _ROUNDINGS = 10.0  # how many times its measured rounding a number must exceed to be real
 _TRIALS = 2
@@ -62,7 +63,7 @@ class LocalModel:
 
     def curved(self, zero: float | None = None) -> Tensor:
         """Tell which directions have a curvature that counts, shape (m,)."""
-        zero = _NULL * self.largest if zero is None else zero
+        zero = NULL * self.largest if zero is None else zero
         return self.eigenvalues.abs() > zero
 
     def along(self, coefficients: Tensor) -> Tensor:

@@ -24,12 +24,12 @@ from thalweg.objectives.objective import Objective
 from thalweg.probes.local_model import rounded_points
 from thalweg.results import Array
 
-__all__ = ["NullSpaceProbe", "null_space_probe"]
+__all__ = ["PAIRS", "NullSpaceProbe", "null_space_probe"]
 
 # Distances as shares of ℓ, from where quartic changes are near rounding to where ℓ is felt.
 _RADII: Array = np.ldexp(0.1, np.arange(-9, 1))
 _ANGLES = 48  # around a circle
-_PAIRS = 32  # pairs of opposite directions in more dimensions
+PAIRS = 32  # pairs of opposite directions in more dimensions
 _AXES = 16  # up to so many dimensions their axes are tried too
 _ROUNDINGS = 8.0
 _CORRECTIONS = 12
@@ -74,6 +74,7 @@ def null_space_probe(
     length: float,
     slope: float,
     largest: float,
+    pairs: int = PAIRS,
 ) -> NullSpaceProbe:
     """Return what the cost does on spheres in the null space of its Hessian.
 
@@ -88,8 +89,9 @@ def null_space_probe(
         length: ℓ.
         slope: Norm of the gradient in the null space, which is taken for zero.
         largest: Largest size of an eigenvalue.
+        pairs: Number of random pairs of directions.
     """
-    directions = _directions(len(null)) @ null.double().cpu()
+    coefficients = _directions(len(null), pairs)
     eps = torch.finfo(objective.rounding).eps
     # The point itself may be a little off: what the curved directions still give is no change.
     theta, value, base, evaluations = _settled(objective, theta, math.nan, curved, 0.0)
@@ -97,11 +99,12 @@ def null_space_probe(
     noise = _ROUNDINGS * max(abs(each - value) for each in near)
     evaluations += len(near)
     radii: Array = length * _RADII
-    shape = (len(radii), len(directions))
+    shape = (len(radii), len(coefficients))
     change, resolution = np.zeros(shape), np.zeros(shape)
-    for i, radius in enumerate(radii):
-        for j, direction in enumerate(directions):
-            place = theta + (radius * direction).to(theta)
+    for j, row in enumerate(coefficients):
+        direction = (row.to(null) @ null).to(theta)
+        for i, radius in enumerate(radii):
+            place = theta + radius * direction
             moved = eps * float(place.double().norm())  # what rounding of θ may move
             rounding = noise + _ROUNDINGS * (eps * abs(value) + largest * moved**2 / 2)
             _, found, left, count = _settled(objective, place, value, curved, rounding)
@@ -114,7 +117,7 @@ def null_space_probe(
     return NullSpaceProbe(radii, change, resolution, signs, len(null) == 2, evaluations)
 
 
-def _directions(size: int) -> Tensor:
+def _directions(size: int, pairs: int) -> Tensor:
     """Return unit vectors in a space of some dimensions, as rows."""
     if size == 1:
         return torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
@@ -123,7 +126,7 @@ def _directions(size: int) -> Tensor:
         angles = 2 * math.pi * (torch.arange(_ANGLES, dtype=torch.float64) + 0.37) / _ANGLES
         return torch.stack([angles.cos(), angles.sin()], 1)
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(_PAIRS, size, generator=generator, dtype=torch.float64)
+    drawn = torch.randn(pairs, size, generator=generator, dtype=torch.float64)
     drawn = drawn / drawn.norm(dim=1, keepdim=True)
     if size <= _AXES:
         drawn = torch.cat([drawn, torch.eye(size, dtype=torch.float64)])
