@@ -102,6 +102,18 @@ def test_units_of_the_cost_do_not_matter(method, factor):
     np.testing.assert_allclose(one.theta, other.theta, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_what_has_converged_is_critical_and_what_is_critical_has_converged(method):
+    forms = [functions.chain(3), functions.many_minima(), functions.terraces()]
+    forms += [functions.monkey_saddle(AT, 0.3), functions.quartic_saddle(AT)]
+    for form in forms:
+        for seed in range(3):
+            search = find(form, normal(form.space.size, seed=seed) + 0.5, method, steps=40)
+            if np.abs(search.theta).max() < 1e6:
+                critical = classify(form, search.theta).kind != "not critical"
+                assert critical == search.converged
+
+
 def test_the_way_is_told():
     form = functions.attractive_saddle(AT)
     search = find(form, BESIDE, keep_points=True)

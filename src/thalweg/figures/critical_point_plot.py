@@ -17,7 +17,7 @@ def critical_point_figure(point: CriticalPoint) -> Figure:
     values = point.eigenvalues
     ranks = np.arange(1.0, len(values) + 1)
     panel = Panel(
-        x=Axis("eigenvalue, from the lowest"),
+        x=Axis("rank of the eigenvalue, from the lowest"),
         y=Axis("eigenvalue of the Hessian"),
         curves=(Curve(ranks, values, "", dots=len(values) <= _MOST_DOTS, joined=len(values) > 30),),
     )

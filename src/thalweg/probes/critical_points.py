@@ -359,10 +359,10 @@ class _Question:
     def _eigenvalue_words(self) -> str:
         """Say what the eigenvalues are."""
         values = self.pairs.eigenvalues
-        which = f"{len(values)}" if self.pairs.whole else f"{len(values)} at the ends"
+        which = "" if self.pairs.whole else "known "
         return (
-            f"Of {which} eigenvalues from {values[0]:.3g} to {values[-1]:.3g}, {self.negative} are "
-            f"negative, {self.positive} positive and {self.null} zero (up to {self.zero:.2g})."
+            f"Of {len(values)} {which}eigenvalues from {values[0]:.3g} to {values[-1]:.3g}, "
+            f"{self.negative} are negative, {self.positive} positive and {self.null} zero (up to {self.zero:.2g})."
         )
 
 
