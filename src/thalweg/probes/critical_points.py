@@ -362,7 +362,8 @@ class _Question:
         which = "" if self.pairs.whole else "known "
         return (
             f"Of {len(values)} {which}eigenvalues from {values[0]:.3g} to {values[-1]:.3g}, "
-            f"{self.negative} are negative, {self.positive} positive and {self.null} zero (up to {self.zero:.2g})."
+            f"{self.negative} are negative, {self.positive} positive and {self.null} zero (up to "
+            f"{self.zero:.2g})."
         )
 
 
