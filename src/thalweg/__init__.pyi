@@ -1,3 +1,4 @@
+from . import functions as functions
 from . import problems as problems
 from . import studies as studies
 from . import training as training
@@ -42,6 +43,8 @@ from .objectives.language import NextToken as NextToken
 from .objectives.language import token_error_rate as token_error_rate
 from .objectives.model import ModelObjective as ModelObjective
 from .objectives.objective import Objective as Objective
+from .probes.critical_point_search import find_critical_point as find_critical_point
+from .probes.critical_points import classify as classify
 from .probes.displacement import displacement as displacement
 from .probes.principal_surface import principal_surface as principal_surface
 from .probes.run_surface import ruled_surface as ruled_surface
@@ -50,6 +53,8 @@ from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
 from .reports.page import report as report
+from .results import CriticalPoint as CriticalPoint
+from .results import CriticalPointSearch as CriticalPointSearch
 from .results import Displacement as Displacement
 from .results import Estimate as Estimate
 from .results import History as History

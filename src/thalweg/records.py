@@ -39,6 +39,8 @@ from thalweg.durable import sync_folder, write_atomically
 from thalweg.errors import RecordError
 from thalweg.results import (
     Array,
+    CriticalPoint,
+    CriticalPointSearch,
     Displacement,
     Ends,
     Estimate,
@@ -65,7 +67,9 @@ __all__ = [
 FORMAT = 1  # 1: first version
 VERDICTS = ("reproduced", "not reproduced")
 
-Result = Profile | Surface | History | Displacement | RunSurface
+Result = (
+    Profile | Surface | History | Displacement | RunSurface | CriticalPoint | CriticalPointSearch
+)
 Scalar = float | int | str | bool
 
 _DOCUMENT = "record.json"
@@ -75,6 +79,7 @@ _KINDS = {
     for kind in (
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
         *(RunPoints, RunSurface, Surface),
+        *(CriticalPoint, CriticalPointSearch),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from thalweg.figures.captions import joined, run_words
+from thalweg.figures.critical_point_plot import critical_point_figure, search_figure
 from thalweg.figures.displacement_plot import (
     displacement_figure,
     displacements_figure,
@@ -18,7 +19,15 @@ from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.run_plot import run_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
-from thalweg.results import Displacement, History, Profile, RunSurface, Surface
+from thalweg.results import (
+    CriticalPoint,
+    CriticalPointSearch,
+    Displacement,
+    History,
+    Profile,
+    RunSurface,
+    Surface,
+)
 
 __all__ = ["figure_of", "figures_of"]
 
@@ -44,6 +53,8 @@ def figure_of(
     - `RunSurface`: the surface in space with the run at its true cost, the same as a map at true
       distances, how far the run is from the line and off the surface, and the curvature across
       the line where it was taken. Parts of the run behind the surface are faint.
+    - `CriticalPoint`: the eigenvalues in their order, and the cost in the null space.
+    - `CriticalPointSearch`: the cost, and the norm of its gradient, over the steps.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
@@ -80,11 +91,15 @@ def figure_of(
         isinstance(each, Displacement) for each in result.values()
     ):
         figure = displacements_figure(result)
+    elif isinstance(result, CriticalPoint):
+        figure = critical_point_figure(result)
+    elif isinstance(result, CriticalPointSearch):
+        figure = search_figure(result)
     else:
         raise TypeError(
-            "A plot shows a Profile, Surface, History, Displacement or RunSurface; got "
-            f"{type(result).__name__}. Pass one of these (a trajectory is seen by way of "
-            "`displacement` or `ruled_surface`), or build a `Figure` yourself."
+            "A plot shows a Profile, Surface, History, Displacement, RunSurface, CriticalPoint or "
+            f"CriticalPointSearch; got {type(result).__name__}. Pass one of these (a trajectory is "
+            "seen by way of `displacement` or `ruled_surface`), or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title
     return Figure(

@@ -20,10 +20,12 @@ class FunctionObjective(Objective):
 
     Args:
         f: Takes a float64 vector of shape (size,) and returns one number. It must be
-            differentiable by torch for `gradient` and `hvp`.
+            differentiable by torch for `gradient` and `hvp`, unless these are given.
         size: P.
         start: A starting point for training runs, or None.
         name: What to call it in results; the name of `f` by default.
+        gradient: θ ↦ ∇J(θ) as a formula, shape (P,), or None for automatic differentiation.
+        hvp: (θ, v) ↦ H(θ) v as a formula, shape (P,), or None for automatic differentiation.
 
     Example:
         >>> chain = FunctionObjective(lambda w: (1 - w[0] * w[1]) ** 2, size=2)
@@ -33,6 +35,11 @@ class FunctionObjective(Objective):
         tensor([2., 4.], dtype=torch.float64)
         >>> chain.hvp([0.0, 0.0], [1.0, 0.0])
         tensor([ 0., -2.], dtype=torch.float64)
+        >>> exact = FunctionObjective(
+        ...     lambda x: x[0] ** 3, 1, gradient=lambda x: 3 * x**2, hvp=lambda x, v: 6 * x * v
+        ... )
+        >>> exact.hvp([2.0], [1.0])
+        tensor([12.], dtype=torch.float64)
     """
 
     def __init__(
@@ -42,6 +49,8 @@ class FunctionObjective(Objective):
         start: ArrayLike | None = None,
         *,
         name: str | None = None,
+        gradient: Callable[[Tensor], Tensor] | None = None,
+        hvp: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         if not callable(f):
             raise TypeError(
@@ -50,7 +59,7 @@ class FunctionObjective(Objective):
             )
         if size < 1:
             raise ValueError(f"`size` must be 1 or more; got {size}. It is the length of θ.")
-        self.f = f
+        self.f, self._gradient, self._hvp = f, gradient, hvp
         self.space = ParameterSpace.plain(size)
         self.dtype = torch.float64
         self.device = torch.device("cpu")
@@ -66,8 +75,16 @@ class FunctionObjective(Objective):
         with torch.no_grad():
             return float(self.scalar(self.point(theta)))
 
+    @property
+    def has_formula(self) -> bool:
+        """Whether products with the Hessian are a formula, too."""
+        return self._hvp is not None
+
     def gradient(self, theta: Tensor | ArrayLike) -> Tensor:
         """Return ∇J(θ), shape (P,), float64."""
+        if self._gradient is not None:
+            with torch.no_grad():
+                return self._vector(self._gradient(self.point(theta)), "gradient")
         with torch.inference_mode(False), torch.enable_grad():
             point = self.point(theta).clone().requires_grad_()
             value = self.scalar(point)
@@ -80,6 +97,10 @@ class FunctionObjective(Objective):
 
     def hvp(self, theta: Tensor | ArrayLike, vector: Tensor | ArrayLike) -> Tensor:
         """Return H(θ) v, shape (P,), float64."""
+        if self._hvp is not None:
+            with torch.no_grad():
+                product = self._hvp(self.point(theta), self.point(vector, "vector"))
+                return self._vector(product, "hvp")
         with torch.inference_mode(False), torch.enable_grad():
             point = self.point(theta).clone().requires_grad_()
             value = self.scalar(point)
@@ -102,6 +123,16 @@ class FunctionObjective(Objective):
     def describe(self) -> Mapping[str, Any]:
         """Return the name and the size."""
         return {"function": self.name, "parameters": self.space.size}
+
+    def _vector(self, given: Any, what: str) -> Tensor:
+        """Insist on a float64 vector of R^P as the value of a formula."""
+        if not isinstance(given, Tensor) or given.shape != (self.space.size,):
+            came = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
+            raise ValueError(
+                f"`{what}` must return a tensor of shape ({self.space.size},); that of "
+                f"{self.name!r} returns {came}. Return one entry for each of θ."
+            )
+        return given.detach().to(self.dtype)
 
     def scalar(self, point: Tensor) -> Tensor:
         """Evaluate the formula and insist on one number."""

@@ -5,6 +5,8 @@ everything that measures, stores, draws or reports starts here, so nothing below
 imports torch: a result can be stored, redrawn and questioned on a machine without it.
 """
 
+from thalweg.results.critical_point import CriticalPoint
+from thalweg.results.critical_point_search import CriticalPointSearch
 from thalweg.results.displacement import Displacement
 from thalweg.results.ends import Ends
 from thalweg.results.estimate import Estimate
@@ -18,6 +20,8 @@ from thalweg.results.surface import Surface
 
 __all__ = [
     "Array",
+    "CriticalPoint",
+    "CriticalPointSearch",
     "Displacement",
     "Ends",
     "Estimate",

@@ -25,6 +25,9 @@ NAMES = (
     "projection-residual-maxout",
     "surface-factored-linear",
     "surface-relu",
+    "critical-points",
+    "newton-versus-descent",
+    "saddle-escape",
 )
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "Network",
     "cost_of",
     "random_point",
+    "recipe_of",
     "train_network",
     "train_recorded",
     "untrained",
@@ -60,7 +61,7 @@ class Network:
     history: History
 
 
-def _recipe_of(settings: Mapping[str, Any]) -> Recipe:
+def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """Return the recipe that settings name, with the fields that they replace."""
     recipe: Recipe = getattr(recipes, settings["recipe"])
     fields = ("hidden", "pieces", "epochs", "patience", "init_ranges")
@@ -78,7 +79,7 @@ def untrained(run: Run, *, seed: int) -> tuple[torch.nn.Module, DataSet]:
     """Return a fresh network and its data."""
     data = _data_of(run.settings)
     inputs = data.splits["train"][0].shape[1]
-    return multilayer_perceptron(_recipe_of(run.settings), inputs, seed=seed), data
+    return multilayer_perceptron(recipe_of(run.settings), inputs, seed=seed), data
 
 
 def train_network(run: Run, *, seed: int) -> Network:
@@ -102,7 +103,7 @@ def train_recorded(run: Run, *, seed: int) -> tuple[Network, Trajectory]:
 
 def _trained(run: Run, seed: int, record: Path | None) -> Network:
     """Train a network, and record its run into a folder, unless both was done before."""
-    recipe = _recipe_of(run.settings)
+    recipe = recipe_of(run.settings)
     model, data = untrained(run, seed=seed)
     space = ParameterSpace.of(model)
     asked = {"recipe": asdict(recipe), "seed": seed, "data": data.checksum, "device": run.device}

@@ -36,7 +36,7 @@ def run(run: Run) -> Outcome:
     import torch
 
     from thalweg.evaluate import surface
-    from thalweg.objectives.function import FunctionObjective
+    from thalweg.functions import chain as factors
     from thalweg.probes.run_surface import ruled_surface, run_plane
     from thalweg.sections import Plane
 
@@ -44,8 +44,8 @@ def run(run: Run) -> Outcome:
     results: dict[str, Any] = {}
     numbers: dict[str, float] = {}
     for depth in _DEPTHS:
-        chain = FunctionObjective(_cost, depth, _STARTS[depth], name=f"(1 − Π w)², depth {depth}")
-        trajectory = _descend(chain, run["rate"], run["points"])
+        chain = factors(depth)
+        trajectory = _descend(chain, _STARTS[depth], run["rate"], run["points"])
         size = run["across"]
         ruled = ruled_surface(chain, trajectory, across=size, curvature=True, **how)
         results[f"ruled-{depth}"] = ruled
@@ -68,19 +68,14 @@ def run(run: Run) -> Outcome:
     return Outcome(results, numbers, _summary(numbers))
 
 
-def _cost(w: Any) -> Any:
-    """Return (1 − Π wᵢ)²."""
-    return (1 - w.prod()) ** 2
-
-
-def _descend(chain: Any, rate: float, points: int) -> Any:
+def _descend(chain: Any, start: tuple[float, ...], rate: float, points: int) -> Any:
     """Return points of gradient descent that are evenly apart along its path."""
     import numpy as np
     import torch
 
     from thalweg.trajectory.trajectory import Trajectory
 
-    path = [chain.start]
+    path = [chain.point(start)]
     while chain.value(path[-1]) > 1e-6:
         path.append(path[-1] - rate * chain.gradient(path[-1]))
     theta = torch.stack(path)
