@@ -12,6 +12,7 @@ from .evaluate import BarrierAbove as BarrierAbove
 from .evaluate import ClimbAbove as ClimbAbove
 from .evaluate import Plan as Plan
 from .evaluate import Subsample as Subsample
+from .evaluate import curvature_along as curvature_along
 from .evaluate import plan as plan
 from .evaluate import profile as profile
 from .evaluate import surface as surface

@@ -350,7 +350,9 @@ def _extreme(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     keep = rest[1] if len(rest) > 1 else kwargs.get("keepdim", False)
     value = func(x.value, *rest, **kwargs)
     axes = [dim] if isinstance(dim, int) else list(dim or range(x.value.ndim))
-    whole = func(x.value, axes, True) if dim not in (None, [], ()) else value.view([1] * x.value.ndim)
+    whole = (
+        func(x.value, axes, True) if dim not in (None, [], ()) else value.view([1] * x.value.ndim)
+    )
     share = (x.value == whole).to(x.value.dtype)
     share = share / share.sum(tuple(axes), keepdim=True)
     found = total(times(x, share), axes, bool(keep) and dim is not None)
@@ -407,7 +409,9 @@ def _multiplied(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tay
     x, *rest = args
     dim = rest[0] if rest else kwargs.get("dim")
     keep = rest[1] if len(rest) > 1 else kwargs.get("keepdim", False)
-    found = x.each(lambda part: part.reshape(-1, 1) if dim is None else part.movedim(dim, 0)[:, None])
+    found = x.each(
+        lambda part: part.reshape(-1, 1) if dim is None else part.movedim(dim, 0)[:, None]
+    )
     while (count := len(found.value)) > 1:
         half = count // 2
         pairs = times(
@@ -611,15 +615,66 @@ def _scaled_log(base: float) -> Callable[..., tuple[Tensor, Tensor]]:
     return lambda x, y: (rate / x, -rate / x.square())
 
 
-_LINEAR = """
-    _adaptive_avg_pool2d _reshape_alias _to_copy _unsafe_view alias as_strided avg_pool1d
-    avg_pool2d avg_pool3d cat clone constant_pad_nd cumsum diag_embed diagonal expand flip gather
-    im2col index index_select lift_fresh mean movedim narrow neg new_zeros_like permute
-    pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d repeat replication_pad1d
-    replication_pad2d roll select slice split split_with_sizes squeeze stack sum t trace transpose
-    tril triu unbind unfold unsafe_chunk unsafe_split unsafe_split_with_sizes unsqueeze
-    upsample_bilinear2d upsample_nearest1d upsample_nearest2d view
-""".split()
+_LINEAR = [
+    "_adaptive_avg_pool2d",
+    "_reshape_alias",
+    "_to_copy",
+    "_unsafe_view",
+    "alias",
+    "as_strided",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "cat",
+    "clone",
+    "constant_pad_nd",
+    "cumsum",
+    "diag_embed",
+    "diagonal",
+    "expand",
+    "flip",
+    "gather",
+    "im2col",
+    "index",
+    "index_select",
+    "lift_fresh",
+    "mean",
+    "movedim",
+    "narrow",
+    "neg",
+    "new_zeros_like",
+    "permute",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "repeat",
+    "replication_pad1d",
+    "replication_pad2d",
+    "roll",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "squeeze",
+    "stack",
+    "sum",
+    "t",
+    "trace",
+    "transpose",
+    "tril",
+    "triu",
+    "unbind",
+    "unfold",
+    "unsafe_chunk",
+    "unsafe_split",
+    "unsafe_split_with_sizes",
+    "unsqueeze",
+    "upsample_bilinear2d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "view",
+]
 
 _PIECEWISE: dict[str, Callable[..., Tensor]] = {
     "relu": lambda x: x > 0,
@@ -628,8 +683,8 @@ _PIECEWISE: dict[str, Callable[..., Tensor]] = {
     "relu6": lambda x: (x > 0) & (x < 6),
     "hardsigmoid": lambda x: ((x > -3) & (x < 3)).to(x.dtype) / 6,
     "threshold": lambda x, threshold, value: x > threshold,
-    "clamp": lambda x, min=None, max=None: _within(x, min, max),  # noqa: A006 (torch's names)
-    "clamp_min": lambda x, low: _within(x, low),
+    "clamp": lambda x, min=None, max=None: _within(x, min, max),
+    "clamp_min": _within,
     "clamp_max": lambda x, high: _within(x, None, high),
     "abs": lambda x: x.sign(),
 }
@@ -665,11 +720,30 @@ _FUNCTIONS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "tanh": _tanh,
 }
 
-_FLAT = """
-    _local_scalar_dense bernoulli bucketize ceil detach empty_like fix floor full_like new_empty
-    new_empty_strided new_full new_ones new_zeros one_hot ones_like rand_like randn_like round sign
-    trunc zeros_like
-""".split()
+_FLAT = [
+    "_local_scalar_dense",
+    "bernoulli",
+    "bucketize",
+    "ceil",
+    "detach",
+    "empty_like",
+    "fix",
+    "floor",
+    "full_like",
+    "new_empty",
+    "new_empty_strided",
+    "new_full",
+    "new_ones",
+    "new_zeros",
+    "one_hot",
+    "ones_like",
+    "rand_like",
+    "randn_like",
+    "round",
+    "sign",
+    "trunc",
+    "zeros_like",
+]
 
 _OTHERS: dict[str, Rule] = {
     "_log_softmax": _log_softmax,

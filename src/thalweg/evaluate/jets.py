@@ -37,7 +37,9 @@ class Jet(Tensor):
     shared: bool
 
     @staticmethod
-    def __new__(cls, value: Tensor, first: Tensor | None = None, second: Tensor | None = None) -> Any:
+    def __new__(
+        cls, value: Tensor, first: Tensor | None = None, second: Tensor | None = None
+    ) -> Any:
         """Make a tensor of the shape and type of the value."""
         return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,

@@ -31,10 +31,10 @@ from thalweg.objectives.objective import Evaluation
 from thalweg.results import Array
 from thalweg.sections import Section
 
-__all__ = ["Resident", "bytes_of", "entry_inputs"]
+__all__ = ["BLOCK_BYTES", "Entry", "Resident", "bytes_of", "entry_inputs", "patched"]
 
 # Outputs of the first layers that are kept for one block of the data.
-_BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 20
 
 
 class Resident(ModelStrategy):
@@ -74,7 +74,7 @@ class Resident(ModelStrategy):
         self.channels_last = channels_last
         self.examples = examples
         self.model = objective.forward_pass.model
-        self._entries = {each.name: _Entry(objective, each, anchors) for each in first}
+        self._entries = {each.name: Entry(objective, each, anchors) for each in first}
         self._folded = [_Folded(self.model, *pair) for pair in folded]
         self._overwriting = [(each, each.inplace) for each in overwriting]
         self._shortcuts = tuple(shortcuts)
@@ -151,7 +151,7 @@ class Resident(ModelStrategy):
                     piece = map_tensors(_channels_last, piece)
                 block.append(piece)
             held += count * shared + (bytes_of(batch) if streamed else 0)
-            if held >= _BLOCK_BYTES:
+            if held >= BLOCK_BYTES:
                 yield block
                 block.clear()  # whoever took it is done: the next one comes into its place
                 held = 0
@@ -194,7 +194,7 @@ class Resident(ModelStrategy):
             for pair in self._folded:
                 stack.enter_context(pair.patched())
             for shortcut in self._shortcuts:
-                stack.enter_context(_patched(shortcut.layer, shortcut.forward))
+                stack.enter_context(patched(shortcut.layer, shortcut.forward))
                 stack.callback(shortcut.released)
             try:
                 for rectifier, _ in self._overwriting:
@@ -245,7 +245,7 @@ class _Reached(BaseException):
     """The pass has reached the last layer of interest. No `Exception`, which models may catch."""
 
 
-class _Entry:
+class Entry:
     """An affine layer at the entry of the model, and its outputs at the anchors."""
 
     def __init__(self, objective: ModelObjective, at: Affine, anchors: Sequence[Tensor]) -> None:
@@ -309,7 +309,7 @@ class _Entry:
     @contextmanager
     def patched(self) -> Iterator[None]:
         """Let the layer combine rather than compute."""
-        with _patched(self.layer, self.forward):
+        with patched(self.layer, self.forward):
             yield
         self.clear()
         self._combined = {}
@@ -346,12 +346,12 @@ class _Folded:
     @contextmanager
     def patched(self) -> Iterator[None]:
         """Let the layer do both, and the normalisation nothing."""
-        with _patched(self.layer, self.forward), _patched(self.norm, lambda given: given):
+        with patched(self.layer, self.forward), patched(self.norm, lambda given: given):
             yield
 
 
 @contextmanager
-def _patched(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def patched(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace the forward of one instance."""
     vars(module)["forward"] = forward
     try:
