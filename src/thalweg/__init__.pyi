@@ -47,6 +47,7 @@ from .probes.displacement import displacement as displacement
 from .probes.principal_surface import principal_surface as principal_surface
 from .probes.run_surface import ruled_surface as ruled_surface
 from .probes.run_surface import run_plane as run_plane
+from .probes.step_curvature import step_curvature as step_curvature
 from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
@@ -57,6 +58,7 @@ from .results import History as History
 from .results import Interpolation as Interpolation
 from .results import Profile as Profile
 from .results import RunSurface as RunSurface
+from .results import StepCurvature as StepCurvature
 from .results import Surface as Surface
 from .sections import BezierCurve as BezierCurve
 from .sections import Line as Line

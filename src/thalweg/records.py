@@ -48,6 +48,7 @@ from thalweg.results import (
     Provenance,
     RunPoints,
     RunSurface,
+    StepCurvature,
     Surface,
 )
 
@@ -65,7 +66,7 @@ __all__ = [
 FORMAT = 1  # 1: first version
 VERDICTS = ("reproduced", "not reproduced")
 
-Result = Profile | Surface | History | Displacement | RunSurface
+Result = Profile | Surface | History | Displacement | RunSurface | StepCurvature
 Scalar = float | int | str | bool
 
 _DOCUMENT = "record.json"
@@ -74,7 +75,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
-        *(RunPoints, RunSurface, Surface),
+        *(RunPoints, RunSurface, StepCurvature, Surface),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -151,7 +152,7 @@ class Record:
             _check_name(name, "result")
             if not isinstance(result, Result):
                 raise TypeError(
-                    "A result is a Profile, Surface, History or Displacement; "
+                    "A result is one of thalweg.results, such as a Profile; "
                     f"`results[{name!r}]` is a {type(result).__name__}. Put numbers in "
                     "`numbers`, settings in `asked`."
                 )

@@ -379,9 +379,7 @@ class TwiceDifferentiated(ModelStrategy):
             moving = [space.unflatten(direction) for direction in directions]
             if moves:
                 for table, each in zip(moving, rates, strict=True):
-                    table.update(
-                        combined(layers, buffers, each, objective.device, objective.dtype)
-                    )
+                    table.update(combined(layers, buffers, each, objective.device, objective.dtype))
             leaves = {name: tensors[name].detach().requires_grad_() for name in moving[0]}
             tensors |= leaves
             along = [(leaf, moving[0][name], moving[1][name]) for name, leaf in leaves.items()]

@@ -11,9 +11,10 @@ from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.run_plot import run_figure
+from thalweg.figures.step_plot import step_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
-from thalweg.results import Displacement, History, Profile, RunSurface, Surface
+from thalweg.results import Displacement, History, Profile, RunSurface, StepCurvature, Surface
 
 __all__ = ["figure_of", "figures_of"]
 
@@ -23,7 +24,8 @@ def figure_of(
 ) -> Figure:
     """Return what the plot of a result shows.
 
-    - `Profile`: the cost against α, one curve a split, the anchors as named lines, a band of
+    - `Profile`: the cost against α, one curve a split, slope and curvature below where they are
+      known, the anchors as named lines, a band of
       ± 2 standard errors where the cost is a Monte-Carlo estimate, a panel for each metric,
       and one for each stretch of the grid that is far denser than the rest.
     - `Surface`: contours of the cost J at true distances in parameter space. The coordinates
@@ -34,6 +36,7 @@ def figure_of(
     - `RunSurface`: the surface in space with the run at its true cost, the same as a map at true
       distances, how far the run is from the line and off the surface, and the curvature across
       the line where it was taken. Parts of the run behind the surface are faint.
+    - `StepCurvature`: the change of the cost against the step size, true and predicted.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
@@ -66,10 +69,12 @@ def figure_of(
         figure = displacement_figure(result)
     elif isinstance(result, RunSurface):
         figure = run_figure(result, log)
+    elif isinstance(result, StepCurvature):
+        figure = step_figure(result)
     else:
         raise TypeError(
-            "A plot shows a Profile, Surface, History, Displacement or RunSurface; got "
-            f"{type(result).__name__}. Pass one of these (a trajectory is seen by way of "
+            "A plot shows a Profile, Surface, History, Displacement, RunSurface or "
+            f"StepCurvature; got {type(result).__name__}. Pass one of these (a trajectory is seen by way of "
             "`displacement` or `ruled_surface`), or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title

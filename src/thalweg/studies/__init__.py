@@ -25,6 +25,9 @@ NAMES = (
     "projection-residual-maxout",
     "surface-factored-linear",
     "surface-relu",
+    "quadratic-flow",
+    "deep-linear-line",
+    "curvature-steps",
 )
 
 
