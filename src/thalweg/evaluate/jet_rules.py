@@ -182,14 +182,19 @@ def _entrywise(derivatives: Callable[..., tuple[Any, Any]]) -> Rule:
     return rule
 
 
-def _power(x: Tensor, y: Tensor, n: Any) -> tuple[Any, Any]:
-    """Return the derivatives of xⁿ."""
+def _power(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taylor:
+    """Return xⁿ for a number n, or bˣ for a number b."""
+    x, n = args
+    value = func(*_at(0, args))
+    if isinstance(n, Taylor) and not isinstance(x, Tensor | Taylor) and x > 0:
+        rate = math.log(x)
+        return composed(n, value, rate * value, rate**2 * value)
     if isinstance(n, Tensor | Taylor):
         raise OperatorWithoutRuleError("a power whose exponent is a tensor")
-    one = torch.ones_like(x)
-    slope = 0 * one if n == 0 else one if n == 1 else n * x ** (n - 1)
-    bend = None if n in (0, 1) else 2 * one if n == 2 else n * (n - 1) * x ** (n - 2)
-    return slope, bend
+    one = torch.ones_like(x.value)
+    slope = 0 * one if n == 0 else one if n == 1 else n * x.value ** (n - 1)
+    bend = None if n in (0, 1) else 2 * one if n == 2 else n * (n - 1) * x.value ** (n - 2)
+    return composed(x, value, slope, bend)
 
 
 def _sigmoid(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -580,6 +585,13 @@ def _variance(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taylo
     return found if keep else found.each(lambda part: part.squeeze(tuple(dims)))
 
 
+def _deviation(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taylor:
+    """Return the standard deviation over some axes."""
+    spread = _variance(func, args, kwargs)
+    root = spread.value.sqrt()
+    return composed(spread, root, 0.5 / root, -0.25 / root**3)
+
+
 def _length(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taylor:
     """Return a Euclidean norm, over all or some axes."""
     x, *rest = args
@@ -678,7 +690,7 @@ _LINEAR = [
 
 _PIECEWISE: dict[str, Callable[..., Tensor]] = {
     "relu": lambda x: x > 0,
-    "leaky_relu": lambda x, slope=0.01: torch.where(x > 0, 1.0, slope),
+    "leaky_relu": lambda x, slope=0.01: torch.where(x > 0, torch.ones_like(x), slope),
     "hardtanh": lambda x, low=-1.0, high=1.0: (x > low) & (x < high),
     "relu6": lambda x: (x > 0) & (x < 6),
     "hardsigmoid": lambda x: ((x > -3) & (x < 3)).to(x.dtype) / 6,
@@ -693,6 +705,7 @@ _FUNCTIONS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "acos": lambda x, y: (-(1 - x.square()).rsqrt(), -x * (1 - x.square()) ** -1.5),
     "asin": lambda x, y: ((1 - x.square()).rsqrt(), x * (1 - x.square()) ** -1.5),
     "atan": lambda x, y: (1 / (1 + x.square()), -2 * x / (1 + x.square()).square()),
+    "celu": lambda x, y, alpha=1.0: _elu(x, y, alpha, 1.0, 1 / alpha),
     "cos": lambda x, y: (-x.sin(), -y),
     "cosh": lambda x, y: (x.sinh(), y),
     "elu": _elu,
@@ -785,11 +798,12 @@ _OTHERS: dict[str, Rule] = {
     "native_layer_norm": _layer_norm,
     "nll_loss_forward": _likelihood,
     "nll_loss2d_forward": _likelihood,
-    "pow": _entrywise(_power),
+    "pow": _power,
     "prod": _multiplied,
     "rsub": _subtracted_from,
     "smooth_l1_loss": _huber,
     "sort": _sorted_first,
+    "std": _deviation,
     "sub": partial(_added, -1),
     "topk": _sorted_first,
     "var": _variance,

@@ -183,12 +183,14 @@ STUDY = Study(
             "in {draws:.0f} draws " + _interval("depth2_minima"),
         ),
         Claim(
-            "The line of two weights meets a second solution in about 32.5 % of draws.",
+            "The line of two weights meets a second solution in about 32.5 % of draws (the 95 % "
+            "interval comes within a percentage point).",
             lambda n: _near(n, "depth2_solutions", _SHARES[2]),
             _interval("depth2_solutions"),
         ),
         Claim(
-            "With three and five weights there are other minima, in about 12 % and 47 % of draws.",
+            "With three and five weights there are other minima, in about 12 % and 47 % of draws "
+            "(the intervals come within a percentage point).",
             lambda n: all(_near(n, f"depth{d}_minima", _SHARES[d]) for d in (3, 5)),
             _interval("depth3_minima") + " and " + _interval("depth5_minima"),
         ),

@@ -132,9 +132,9 @@ STUDY = Study(
     source="Goodfellow (2015), slides of the Montreal deep learning summer school",
     run=run,
     scales={
-        "smoke": {"size": 12, "times": 21, "end": 24.0, "points": 61, "across": 21},
-        "small": {"size": 60, "times": 41, "end": 24.0, "points": 121, "across": 41},
-        "paper": {"size": 200, "times": 81, "end": 24.0, "points": 241, "across": 81},
+        "smoke": {"size": 12, "times": 21, "end": 19.0, "points": 61, "across": 21},
+        "small": {"size": 60, "times": 41, "end": 19.0, "points": 121, "across": 41},
+        "paper": {"size": 200, "times": 81, "end": 19.0, "points": 241, "across": 81},
     },
     claims=(
         Claim(
