@@ -226,7 +226,7 @@ class TaylorOfModel(ModelStrategy):
         batches: Any,
         split: int,
         rows: Array,
-        statistics: Sequence[Mapping[str, Tensor]],
+        statistics: Sequence[dict[str, Tensor]],
         sums: Tensor,
         samples: Sequence[int] | range | None = None,
     ) -> None:
@@ -282,14 +282,16 @@ class TaylorOfModel(ModelStrategy):
         place, rows = self._at
         if place >= len(entry.outputs):  # the outputs at the anchors are being computed
             raise RuntimeError("A layer at the entry was reached before its inputs were known.")
-        parts = []
+        parts: list[Any] = []
         for order, row in enumerate(rows):
             if order > 0 and not any(row):
                 parts.append(None)
                 continue
-            parts.append(torch.empty_like(entry.outputs[place][0]))
-            write_combination(parts[-1], entry.outputs[place], row)
-        return Jet(*parts)
+            part = torch.empty_like(entry.outputs[place][0])
+            write_combination(part, entry.outputs[place], row)
+            parts.append(part)
+        found: Tensor = Jet(*parts)
+        return found
 
     def _statistics(self, row: Array) -> dict[str, Tensor]:
         """Return the running statistics at a point that are not the model's own."""

@@ -9,6 +9,7 @@ entries, the kink of a rectifier) the rules split it alike.
 import math
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -55,9 +56,8 @@ def _linear(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         parts.append(func(*_at(order, args), **_at(order, kwargs)) if moving else None)
     if isinstance(value, Tensor):
         return Taylor(*parts)
-    return type(value)(
-        Taylor(*(None if part is None else part[i] for part in parts)) for i in range(len(value))
-    )
+    columns = zip(*(len(value) * [None] if part is None else part for part in parts), strict=True)
+    return type(value)(Taylor(*column) for column in columns)
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -314,7 +314,7 @@ def _where(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Taylor:
     """Choose between two by a condition that does not move."""
     condition, x, y = (each.value if isinstance(each, Taylor) else each for each in args)
     value = func(condition, x, y)
-    parts = []
+    parts: list[Tensor | None] = []
     for order in (1, 2):
         pair = [_part(e, order) if isinstance(e, Taylor) else None for e in args[1:]]
         if pair == [None, None]:
@@ -369,7 +369,7 @@ def _extreme_at(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     x, *rest = args
     if not rest and not kwargs:
         return _extreme(func, args, kwargs)
-    dim = rest[0] if rest else kwargs.get("dim")
+    dim: int = rest[0] if rest else kwargs["dim"]
     keep = rest[1] if len(rest) > 1 else kwargs.get("keepdim", False)
     value, places = func(x.value, *rest, **kwargs)
     at = places if keep else places.unsqueeze(dim)
@@ -414,19 +414,17 @@ def _multiplied(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tay
     x, *rest = args
     dim = rest[0] if rest else kwargs.get("dim")
     keep = rest[1] if len(rest) > 1 else kwargs.get("keepdim", False)
-    found = x.each(
+    found: Taylor = x.each(
         lambda part: part.reshape(-1, 1) if dim is None else part.movedim(dim, 0)[:, None]
     )
     while (count := len(found.value)) > 1:
         half = count // 2
         pairs = times(
-            found.each(lambda part, half=half: part[:half]),
-            found.each(lambda part, half=half: part[half : 2 * half]),
+            found.each(itemgetter(slice(half))), found.each(itemgetter(slice(half, 2 * half)))
         )
         if count % 2:
             last = found.each(lambda part: part[-1:])
-            joined = _linear(torch.cat, ([pairs, last],), {})
-            pairs = joined
+            pairs = _linear(torch.cat, ([pairs, last],), {})
         found = pairs
     if dim is None:
         return found.each(lambda part: part.reshape(()))

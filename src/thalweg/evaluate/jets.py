@@ -41,7 +41,7 @@ class Jet(Tensor):
         cls, value: Tensor, first: Tensor | None = None, second: Tensor | None = None
     ) -> Any:
         """Make a tensor of the shape and type of the value."""
-        return Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        return Tensor._make_wrapper_subclass(
             cls,
             value.shape,
             strides=value.stride(),
@@ -66,12 +66,12 @@ class Jet(Tensor):
             return func(*args, **(kwargs or {}))
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         return _propagated(func, args, kwargs or {})
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Jet({self.taylor.value}, {self.taylor.first}, {self.taylor.second})"
 
 

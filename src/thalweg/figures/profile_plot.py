@@ -87,7 +87,7 @@ def _profile_curves(profile: Profile, log: bool) -> tuple[Curve, ...]:
 def _derivative_panels(profile: Profile, main: Panel) -> list[tuple[Panel, ...]]:
     """Return one panel for the slope and one for the curvature, where they are known."""
     lines = tuple(Marker("", marker.x) for marker in main.markers if marker.y is None)
-    found = []
+    found: list[tuple[Panel, ...]] = []
     for label, table in (("slope dJ/dα", profile.slope), ("curvature d²J/dα²", profile.curvature)):
         if not table:
             continue

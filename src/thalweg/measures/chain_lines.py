@@ -6,6 +6,7 @@ of P′: all of them are known, and none can be missed by a grid.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import polynomial
@@ -77,7 +78,7 @@ def chain_on_line(start: ArrayLike, end: ArrayLike) -> ChainLine:
             "A line of a chain joins two points of two weights at least; got "
             f"{len(a)} and {len(b)}. Give one weight a layer."
         )
-    product: Array = np.ones(1)
+    product: Any = np.ones(1)
     for low, high in zip(a, b, strict=True):
         product = polynomial.polymul(product, [low, high - low])
     product = np.append(product, np.zeros(len(a) + 1 - len(product)))  # w that do not move

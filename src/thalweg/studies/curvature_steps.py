@@ -9,8 +9,10 @@ same point, of which some go uphill on the full cost.
 The network is that of the paper with rectifiers (784-898-1532-10, 2,097,528 parameters), trained
 without dropout, for then its training cost is what the run descends.
 
-Expected: the textbook says that gᵀg often does not shrink much during training, while gᵀHg grows by
-more than an order of magnitude (section 8.2.1).
+Expected: predictions that hold at the optimal step, and some uphill steps. The textbook says that
+gᵀg often does not shrink much during training, while gᵀHg grows by more than an order of magnitude
+(section 8.2.1). Measured at scale `small` (10,000 examples of MNIST, 8 epochs, seed 0; 6 minutes on
+2 cores): neither, once the flat start is left; 9 of 96 mini-batch steps go uphill.
 """
 
 from collections.abc import Mapping
@@ -141,15 +143,10 @@ def _table(steps: list[StepCurvature], rates: Any) -> dict[str, Any]:
 
     def pairs(sizes: Any) -> tuple[Any, Any]:
         places = [at(s, e) if np.isfinite(e) else None for s, e in zip(steps, sizes, strict=True)]
-        return tuple(
-            np.array(
-                [
-                    np.nan if i is None else getattr(s, name)[i]
-                    for s, i in zip(steps, places, strict=True)
-                ]
-            )
-            for name in ("predicted", "actual")
-        )
+        known = list(zip(steps, places, strict=True))
+        predicted = [np.nan if i is None else step.predicted[i] for step, i in known]
+        actual = [np.nan if i is None else step.actual[i] for step, i in known]
+        return np.array(predicted), np.array(actual)
 
     optimal = np.array([step.optimal_step for step in steps])
     taken, best, twice = pairs(rates), pairs(optimal), pairs(2 * optimal)
@@ -178,6 +175,8 @@ def _numbers(table: Mapping[str, Any], uphill: list[int], tries: int) -> dict[st
         "gradient_growth": table["slope"][-1] / table["slope"][0],
         "curvature_first": table["curvature"][0],
         "curvature_growth": table["curvature"].max() / abs(table["curvature"][0]),
+        "later_curvature_growth": table["curvature"][1:].max() / abs(table["curvature"][1]),
+        "later_gradient_least_share": table["slope"][1:].min() / table["slope"][1],
         "rayleigh_most": table["rayleigh"].max(),
         "positive_share": (table["curvature"] > 0).mean(),
         "too_long_share": (table["rate"] > 2 * table["optimal"]).mean(),
@@ -210,9 +209,9 @@ def _history(table: Mapping[str, Any], uphill: Any, steps: list[StepCurvature]) 
         metrics={
             "gradient gᵀg": {"train": table["slope"]},
             "curvature gᵀHg/gᵀg": {"train": table["rayleigh"]},
-            "step size": {"optimal": table["optimal"], "taken": table["rate"]},
-            "change at the rate": {"predicted": table["taken"][0], "true": table["taken"][1]},
-            "share of uphill steps": {"mini-batch": uphill},
+            "log₁₀ of ε*/ε": {"train": np.log10(table["optimal"] / table["rate"])},
+            "change of J": {"predicted": table["taken"][0], "true": table["taken"][1]},
+            "share of uphill steps": {"train": uphill},
         },
         provenance=steps[0].provenance,
     )
@@ -221,8 +220,10 @@ def _history(table: Mapping[str, Any], uphill: Any, steps: list[StepCurvature]) 
 def _summary(numbers: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what was found."""
     return (
-        f"Along {numbers['epochs']} epochs gᵀg goes to {number(numbers['gradient_growth'])} times "
-        f"what it was, and gᵀHg grows to {number(numbers['curvature_growth'])} times.",
+        f"Along {numbers['epochs']} epochs gᵀHg is at most "
+        f"{number(numbers['later_curvature_growth'])} times what it is after the first epoch, and "
+        f"gᵀg at least {numbers['later_gradient_least_share']:.1%}; at the start, where the cost "
+        "is flat, both are smaller by far.",
         f"At the optimal step the second-order prediction misses the true change by "
         f"{numbers['error_best']:.0%} (median), at the learning rate of the run by "
         f"{numbers['error_taken']:.0%}.",
@@ -257,15 +258,17 @@ STUDY = Study(
             "{sign_share:.0%} of the epochs, missed by {error_taken:.0%} (median)",
         ),
         Claim(
-            "gᵀHg grows by more than an order of magnitude during training.",
-            lambda n: n["curvature_growth"] > 10,
-            "{curvature_growth:.3g} times its first value at most",
+            "gᵀHg grows by more than an order of magnitude during training (from the first epoch "
+            "on: at the start the output weights are zero, and the cost is flat).",
+            lambda n: n["later_curvature_growth"] > 10,
+            "at most {later_curvature_growth:.3g} times what it is after the first epoch; "
+            "{curvature_growth:.3g} times that of the start",
         ),
         Claim(
-            "The squared norm of the gradient does not shrink much (never below a tenth of what "
-            "it was).",
-            lambda n: n["gradient_least_share"] >= 0.1,
-            "least {gradient_least_share:.2%} of the first",
+            "The squared norm of the gradient does not shrink much meanwhile (never below a tenth "
+            "of what it is after the first epoch).",
+            lambda n: n["later_gradient_least_share"] >= 0.1,
+            "least {later_gradient_least_share:.2%} of that",
         ),
         Claim(
             "Mini-batch steps at the learning rate of the run go uphill on the full cost (the "

@@ -81,11 +81,11 @@ def _profile(
     from thalweg.functions import chain
     from thalweg.sections import Line
 
-    ends = [torch.as_tensor(np.asarray(point)) for point in (start, end)]
+    first, last = (torch.as_tensor(np.asarray(point)) for point in (start, end))
     places = np.union1d(Uniform(low, high, run["points"]).coordinates(), [0.0, 0.5, 1.0])
     shape = curvature_along(
-        chain(len(ends[0])),
-        Line(*ends, labels=labels),
+        chain(len(first)),
+        Line(first, last, labels=labels),
         places,
         progress=run.report,
         keep=run.kept,
