@@ -14,7 +14,6 @@ from thalweg.measures.chain_lines import chain_on_line
 from thalweg.measures.proportions import proportion_interval
 from thalweg.measures.quadratic_flow import flow_factor, quadratic_flow
 
-
 _EDGE = 1e-3  # what is nearer to an end is left out
 
 
