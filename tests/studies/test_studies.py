@@ -10,7 +10,10 @@ from thalweg.studies import NAMES, interpolation, load_study, study_file
 from thalweg.studies.study import SCALES, Claim, Outcome, Run, Study, run_study
 
 # Claims of the literature that do not hold at scale `smoke`: words of each. They stay, marked so.
-NOT_REPRODUCED = {"projection-residual-maxout": ["two thirds of the way", "norm of the parameters"]}
+NOT_REPRODUCED = {
+    "projection-residual-maxout": ["two thirds of the way", "norm of the parameters"],
+    "curvature-steps": ["step of the optimal size lowers the cost"],
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
