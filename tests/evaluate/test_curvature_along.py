@@ -637,3 +637,29 @@ class TestBadInput:
         assert not tw.Line(*points[:2]).accelerations(t).any()
         assert not tw.BezierCurve(points[:2]).accelerations(t).any()
         assert tw.Polyline(points).accelerations(t).shape == (2, 4)
+
+
+class TestReuse:
+    """What is shared among points is checked like everything else."""
+
+    class Odd(nn.Module):
+        """Calls its first layer once for up to 64 examples, and in two halves for more."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = nn.Linear(70, 9), nn.Linear(9, 3)
+
+        def forward(self, x):
+            parts = [x] if len(x) <= 64 else [x[:7], x[7:]]
+            return self.head(torch.cat([self.first(part) for part in parts]).tanh())
+
+    def test_a_model_that_changes_with_the_batch_is_refused(self):
+        objective = tw.ModelObjective(
+            seeded(self.Odd, 1),
+            nn.CrossEntropyLoss(),
+            (normal(70, 70, seed=3), classes(70, count=3, seed=4)),
+        )
+        size = objective.space.size
+        line = tw.Line(0.3 * normal(size, seed=5), 0.3 * normal(size, seed=6))
+        with pytest.raises(RuntimeError, match="called otherwise for another"):
+            along(objective, line)

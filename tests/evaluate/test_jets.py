@@ -268,6 +268,7 @@ class TestWhatHasNone:
             lambda x: torch.zeros(6, 5).double().add_(x),
             lambda x: x.view(-1)[:3].mul_(2),
             lambda x: x.abs() ** x,
+            lambda x: F.binary_cross_entropy_with_logits(x, x),
             lambda x: torch.div(x, 0.3, rounding_mode="floor"),
             lambda x: torch.linalg.vector_norm(x, 3),
         ],
@@ -275,6 +276,16 @@ class TestWhatHasNone:
     def test_is_refused_by_name(self, f):
         with pytest.raises(OperatorWithoutRuleError, match=r"aten|power"), torch.no_grad():
             f(Jet(X, X.sin()))
+
+    def test_a_form_that_a_rule_does_not_know(self, monkeypatch):
+        def rule(func, args, kwargs):
+            return kwargs["rare"]
+
+        monkeypatch.setitem(jet_rules.RULES, torch.ops.aten.sin, rule)
+        with pytest.raises(
+            OperatorWithoutRuleError, match=r"sin\.default in a form without a rule"
+        ):
+            torch.sin(Jet(X, X.cos()))
 
     def test_integers_and_comparisons_are_constant(self):
         jet = Jet(X, X.sin(), X.cos())

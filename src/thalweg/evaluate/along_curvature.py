@@ -83,7 +83,7 @@ def choose_along_curvature(
         return Choice(CurvatureByProducts(objective, section, anchors), (why,))
     refused = _refused_by_model(objective, _points(anchors, row))
     if refused is None:
-        first = _shared(objective, section, anchors)
+        first = _shared(objective, section, anchors, row)
         why = (
             f" The products of the first layer ({', '.join(each.name for each in first)}) are "
             "computed once an anchor."
@@ -190,6 +190,8 @@ class TaylorOfModel(ModelStrategy):
         self.section = section
         self.anchors = anchors
         self._entries = {each.name: Entry(objective, each, anchors) for each in first}
+        self._reached: list[str] = []  # layers at the entry, in this pass
+        self._at: tuple[int, list[list[float]]] = 0, []  # number of the batch, and its weights
 
     def evaluate(self, weights: Array) -> list[Evaluation]:
         """Return values, slopes and curvatures at some rows."""
@@ -211,6 +213,10 @@ class TaylorOfModel(ModelStrategy):
 
     def trial(self, weights: Array, batch: Any) -> Tensor:
         """Return sums and counts for one batch, with the model's own running statistics."""
+        return self.derivatives_on(weights, batch)[:, 0]
+
+    def derivatives_on(self, weights: Array, batch: Any) -> Tensor:
+        """Return the same with their derivatives, shape (n, 3, criteria, 2)."""
         objective = self.objective
         shape = (len(weights), 1, 3, len(objective.forward_pass.criteria), 2)
         sums = torch.zeros(shape, dtype=torch.float64, device=objective.device)
@@ -219,7 +225,7 @@ class TaylorOfModel(ModelStrategy):
             objective.set_mode()
             with self._combining():
                 self._pass_over([batch], 0, weights, statistics, sums, samples=[0])
-        return sums[:, 0, 0]
+        return sums[:, 0]
 
     def _pass_over(
         self,
@@ -243,7 +249,7 @@ class TaylorOfModel(ModelStrategy):
             for r, row in enumerate(rows):
                 tensors = _jets(objective, self.anchors, row) | statistics[r]
                 for place, batch in enumerate(block):
-                    self._at = place, row.reshape(3, -1).tolist()
+                    self._at, self._reached = (place, row.reshape(3, -1).tolist()), []
                     for number, sample in enumerate(samples):
                         found = objective.call(tensors, batch, sample, split, start + place)
                         sums[r, number] += torch.stack(taylor_of(found))
@@ -280,8 +286,14 @@ class TaylorOfModel(ModelStrategy):
     def _combined(self, entry: Entry, given: Tensor) -> Tensor:
         """Return the output of a layer and its derivatives: combinations by the weights'."""
         place, rows = self._at
-        if place >= len(entry.outputs):  # the outputs at the anchors are being computed
-            raise RuntimeError("A layer at the entry was reached before its inputs were known.")
+        again = entry.name in self._reached
+        if again or given.shape[0] != entry.outputs[place][0].shape[0]:
+            raise RuntimeError(
+                "First-layer reuse needs a model that does the same for every batch; "
+                f"{entry.name!r}, which was called once for the first batch, is called otherwise "
+                "for another. Use `objective.gradient` and `objective.hvp` instead."
+            )
+        self._reached.append(entry.name)
         parts: list[Any] = []
         for order, row in enumerate(rows):
             if order > 0 and not any(row):
@@ -521,7 +533,7 @@ def _refused_by_model(
             _taylor_on(objective, points, batch, loss_only=True)
         except (NotImplementedError, RuntimeError) as error:
             return _words(error)
-        refused = _difference(found, _twice_on(objective, points, batch), objective.dtype)
+        refused = _difference(found, _twice_on(objective, points, batch), objective.rounding)
         if refused is not None:
             return refused
     return None
@@ -572,17 +584,22 @@ def _own_statistics(objective: ModelObjective) -> dict[str, Tensor]:
 
 
 def _shared(
-    objective: ModelObjective, section: Section, anchors: Sequence[Tensor]
+    objective: ModelObjective, section: Section, anchors: Sequence[Tensor], row: Array
 ) -> Sequence[Affine]:
-    """Return the layers at the entry whose products are worth sharing among the points."""
+    """Return the layers at the entry whose products are worth sharing, and can be."""
     if objective.dropout is not None or objective.batch_norm == "batch":
         return ()
-    ends = section.weights(section.places[[0, -1]])
+    ends, batch = section.weights(section.places[[0, -1]]), few_examples(objective)
     try:
-        trace = looked_into(objective, anchors, ends, few_examples(objective))
+        trace = looked_into(objective, anchors, ends, batch)
+        first = worth_sharing(trace, len(anchors))
+        found, right = (
+            TaylorOfModel(objective, section, anchors, each).derivatives_on(row[None], batch)[0]
+            for each in (first, ())
+        )
     except Exception:  # the user's model under observation may fail in any way
         return ()
-    return worth_sharing(trace, len(anchors))
+    return first if _difference(found[:, 0], right[:, 0], objective.rounding) is None else ()
 
 
 def _words(error: Exception) -> str:

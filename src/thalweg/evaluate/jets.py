@@ -101,7 +101,11 @@ def _propagated(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         return _in_place(func, args, kwargs)
     rule = RULES.get(func.overloadpacket)
     if rule is not None:
-        found = rule(func, _mapped(_opened, args), _mapped(_opened, kwargs))
+        try:
+            found = rule(func, _mapped(_opened, args), _mapped(_opened, kwargs))
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            # Operators have forms that hardly anybody uses: a rule need not know them all.
+            raise OperatorWithoutRuleError(f"{func} in a form without a rule ({error})") from error
         if func.is_view:
             return _shared(_mapped(_closed, found), (args, kwargs))
         return _mapped(_closed, found)

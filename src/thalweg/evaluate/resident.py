@@ -249,6 +249,7 @@ class Entry:
     """An affine layer at the entry of the model, and its outputs at the anchors."""
 
     def __init__(self, objective: ModelObjective, at: Affine, anchors: Sequence[Tensor]) -> None:
+        self.name = at.name
         self.layer = objective.forward_pass.model.get_submodule(at.name)
         prefix = f"{at.name}." if at.name else ""
         blocks = {b.name: b for b in objective.space.blocks}
