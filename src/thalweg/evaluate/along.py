@@ -172,7 +172,7 @@ def curvature_along(
     graph. The first layer's products are computed once an anchor where it is affine and fed by
     the data, so that on a perceptron a point costs about as much as a gradient does. Where an
     operator has no rule, or the two ways disagree on some examples, the gradient of every batch
-    is differentiated once more along t, which costs about three;
+    is differentiated once more along t, which costs about six;
     `provenance.objective["curvature"]` says which: `"Taylor pass"` or `"double backward"`.
 
     What autograd takes for constant is constant here: a piecewise linear network has no curvature

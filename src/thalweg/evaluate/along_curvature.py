@@ -29,7 +29,7 @@ from torch import Tensor
 from thalweg.anchors import Anchor, combine, write_combination
 from thalweg.evaluate.jets import Jet, taylor_of
 from thalweg.evaluate.planning import Choice, few_examples, looked_into, worth_sharing
-from thalweg.evaluate.resident import BLOCK_BYTES, Entry, bytes_of, entry_inputs, patched
+from thalweg.evaluate.resident import Entry, bytes_of, entry_inputs, patched
 from thalweg.evaluate.strategy import ModelStrategy, Strategy
 from thalweg.evaluate.tracing import Affine
 from thalweg.objectives.batch_norm import combined
@@ -44,6 +44,9 @@ from thalweg.sections import Section
 __all__ = ["TAYLOR", "TWICE", "choose_along_curvature", "way_of"]
 
 TAYLOR, TWICE = "Taylor pass", "double backward"
+
+# Data and outputs of the first layers that are kept for one block.
+_BLOCK_BYTES = 64 << 20
 
 _COMPARED_EXAMPLES = 32
 # What both ways may differ by, as a share of the largest of value, slope and curvature.
@@ -266,7 +269,7 @@ class TaylorOfModel(ModelStrategy):
         for batch in batches:
             block.append(batch)
             held += examples_in(batch) * shared + bytes_of(batch)
-            if held >= BLOCK_BYTES:
+            if held >= _BLOCK_BYTES:
                 yield block
                 block, held = [], 0
         if block:

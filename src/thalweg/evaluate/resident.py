@@ -31,10 +31,10 @@ from thalweg.objectives.objective import Evaluation
 from thalweg.results import Array
 from thalweg.sections import Section
 
-__all__ = ["BLOCK_BYTES", "Entry", "Resident", "bytes_of", "entry_inputs", "patched"]
+__all__ = ["Entry", "Resident", "bytes_of", "entry_inputs", "patched"]
 
 # Outputs of the first layers that are kept for one block of the data.
-BLOCK_BYTES = 64 << 20
+_BLOCK_BYTES = 64 << 20
 
 
 class Resident(ModelStrategy):
@@ -151,7 +151,7 @@ class Resident(ModelStrategy):
                     piece = map_tensors(_channels_last, piece)
                 block.append(piece)
             held += count * shared + (bytes_of(batch) if streamed else 0)
-            if held >= BLOCK_BYTES:
+            if held >= _BLOCK_BYTES:
                 yield block
                 block.clear()  # whoever took it is done: the next one comes into its place
                 held = 0
