@@ -25,11 +25,12 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "page",
     [
-        "docs/engine.md",
+        "docs/critical-points.md",
+        "docs/curvature-along-lines.md",
         "docs/displacement.md",
+        "docs/engine.md",
         "docs/pictures.md",
         "docs/trajectories.md",
-        "docs/critical-points.md",
     ],
 )
 def test_the_python_of_a_guide_runs_from_top_to_bottom(page, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from .evaluate import BarrierAbove as BarrierAbove
 from .evaluate import ClimbAbove as ClimbAbove
 from .evaluate import Plan as Plan
 from .evaluate import Subsample as Subsample
+from .evaluate import curvature_along as curvature_along
 from .evaluate import plan as plan
 from .evaluate import profile as profile
 from .evaluate import surface as surface
@@ -49,6 +50,7 @@ from .probes.displacement import displacement as displacement
 from .probes.principal_surface import principal_surface as principal_surface
 from .probes.run_surface import ruled_surface as ruled_surface
 from .probes.run_surface import run_plane as run_plane
+from .probes.step_curvature import step_curvature as step_curvature
 from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
@@ -61,6 +63,7 @@ from .results import History as History
 from .results import Interpolation as Interpolation
 from .results import Profile as Profile
 from .results import RunSurface as RunSurface
+from .results import StepCurvature as StepCurvature
 from .results import Surface as Surface
 from .sections import BezierCurve as BezierCurve
 from .sections import Line as Line

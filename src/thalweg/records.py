@@ -50,6 +50,7 @@ from thalweg.results import (
     Provenance,
     RunPoints,
     RunSurface,
+    StepCurvature,
     Surface,
 )
 
@@ -68,7 +69,14 @@ FORMAT = 1  # 1: first version
 VERDICTS = ("reproduced", "not reproduced")
 
 Result = (
-    Profile | Surface | History | Displacement | RunSurface | CriticalPoint | CriticalPointSearch
+    Profile
+    | Surface
+    | History
+    | Displacement
+    | RunSurface
+    | CriticalPoint
+    | CriticalPointSearch
+    | StepCurvature
 )
 Scalar = float | int | str | bool
 
@@ -78,7 +86,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
-        *(RunPoints, RunSurface, Surface),
+        *(RunPoints, RunSurface, StepCurvature, Surface),
         *(CriticalPoint, CriticalPointSearch),
     )
 }

@@ -73,6 +73,16 @@ class Section(ABC):
             f"change; got {self.kind}. Use a `Line`, `BezierCurve` or `Polyline`."
         )
 
+    def accelerations(self, coordinates: ArrayLike) -> Array:
+        """Return the second derivatives d²w_j/dα² of the weights at n coordinates, shape (n, m).
+
+        They are zero where a section is straight, as a `Line` is, and the pieces of a `Polyline`.
+
+        Raises:
+            ValueError: If this section has no tangent.
+        """
+        return np.zeros_like(self.slopes(coordinates))
+
     @property
     @abstractmethod
     def places(self) -> Array:
@@ -220,6 +230,18 @@ class BezierCurve(Section):
         lower = [comb(last, j) * t**j * (1 - t) ** (last - j) for j in range(degree)]
         columns = np.stack([np.zeros_like(t), *lower, np.zeros_like(t)], axis=-1)
         return -degree * np.diff(columns, axis=-1)
+
+    def accelerations(self, coordinates: ArrayLike) -> Array:
+        """Return the second derivatives of the Bernstein polynomials at each t, shape (n, m).
+
+        They are second differences of the polynomials of two degrees less.
+        """
+        t = np.asarray(coordinates, dtype=np.float64)
+        degree, last = len(self.anchors) - 1, len(self.anchors) - 3
+        lower = [comb(last, j) * t**j * (1 - t) ** (last - j) for j in range(degree - 1)]
+        zero = np.zeros_like(t)
+        columns = np.stack([zero, zero, *lower, zero, zero], axis=-1)
+        return degree * (degree - 1) * np.diff(columns, n=2, axis=-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,11 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from thalweg.figures import Axis, figure_of, figures_of
-from thalweg.records import Record
+from thalweg.figures.plots import _PLOTS
+from thalweg.records import Record, Result
 from thalweg.results import Ends, History, Profile, Provenance, Surface
 
 MADE = Provenance(
@@ -431,8 +434,12 @@ def test_every_result_of_a_record_has_its_figure():
 
 
 def test_what_has_no_plot_is_refused():
-    with pytest.raises(TypeError, match=r"or CriticalPointSearch; got ndarray.* by way of `displ"):
+    with pytest.raises(TypeError, match=r"one of Profile, .*; got ndarray.* by way of `displ"):
         figure_of(np.zeros(3))
+
+
+def test_every_kind_of_result_has_a_plot():
+    assert set(_PLOTS) == set(get_args(Result))
 
 
 def test_captions_say_which_run_they_belong_to():

@@ -13,6 +13,7 @@ from thalweg.studies.study import SCALES, Claim, Outcome, Run, Study, run_study
 NOT_REPRODUCED = {
     "projection-residual-maxout": ["two thirds of the way", "norm of the parameters"],
     "saddle-escape": ["from (0.05, 0.05, 1)", "fixed rate of 0.5"],
+    "curvature-steps": ["step of the optimal size lowers the cost"],
 }
 
 

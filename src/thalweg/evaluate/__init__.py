@@ -1,6 +1,6 @@
 """Evaluating an objective along sections: the plan, the ways to do it, profiles and surfaces."""
 
-from thalweg.evaluate.along import plan, profile, surface
+from thalweg.evaluate.along import curvature_along, plan, profile, surface
 from thalweg.evaluate.planning import Plan
 from thalweg.evaluate.questions import BarrierAbove, ClimbAbove
 from thalweg.evaluate.subsample import Subsample
@@ -11,6 +11,7 @@ __all__ = [
     "ClimbAbove",
     "Plan",
     "Subsample",
+    "curvature_along",
     "plan",
     "profile",
     "surface",

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from thalweg.anchors import distance
 from thalweg.evaluate.adaptive import refined_line, refined_table
+from thalweg.evaluate.along_curvature import choose_along_curvature
 from thalweg.evaluate.along_tangent import choose_along_tangent
 from thalweg.evaluate.planning import Plan, choose, planned
 from thalweg.evaluate.points import SectionPoints, made, rounding_error, table_of, tables_of
 from thalweg.evaluate.subsample import Subsample, estimated
 from thalweg.grids import Adaptive, Grid, Uniform, coordinates
-from thalweg.objectives.objective import Evaluation, Objective, expect_objective
+from thalweg.objectives.objective import Objective, expect_objective
 from thalweg.progress import Progress
 from thalweg.results import Array, Ends, Profile, Surface
 from thalweg.sections import Line, Plane, Section
 
-__all__ = ["plan", "profile", "surface"]
+__all__ = ["curvature_along", "plan", "profile", "surface"]
 
 
 def profile(
@@ -36,6 +38,7 @@ def profile(
     known: Profile | None = None,
     estimate: Subsample | None = None,
     slope: bool = False,
+    curvature: bool = False,
 ) -> Profile:
     """Return the total cost along a one-dimensional section.
 
@@ -57,6 +60,7 @@ def profile(
             holds the loss of the first split alone, and says how sure it is. It may ask a
             question, and then stops as soon as that is answered.
         slope: Whether to return dJ/dα as well, for every split (see below).
+        curvature: Whether to return dJ/dα and d²J/dα² as well, as `curvature_along` does.
 
     Returns:
         The profile. A loss that is not finite is a value in it, counted in a warning. With an
@@ -75,8 +79,9 @@ def profile(
     are wanted anyway.
 
     Raises:
-        ValueError: If the section has two dimensions, or the grid is none; if slopes are wanted
-            with `batch_norm="recalibrate"` and the model has no forward mode.
+        ValueError: If the section has two dimensions, or the grid is none; if derivatives are
+            wanted with `batch_norm="recalibrate"` and an operator of the model has no rule for
+            them.
         ParameterMismatchError: If the section belongs to another space.
         NonDeterministicObjectiveError: If two evaluations of one point disagree.
         OSError: If `keep` cannot be written to.
@@ -103,7 +108,7 @@ def profile(
     }
     if estimate is not None:
         _expect_estimable(estimate, keep, known, grid)
-        _expect_no_slope(slope)
+        _expect_no_slope(slope or curvature)
         loss, sure = estimated(objective, section, alpha, estimate, progress)
         _warn_non_finite(loss, [f"alpha = {a:.6g}" for a in alpha])
         return Profile(
@@ -113,7 +118,7 @@ def profile(
             provenance=made(objective, section, time.perf_counter() - clock),
             **where,
         )
-    points = SectionPoints(objective, section, progress, keep, slope)
+    points = SectionPoints(objective, section, progress, keep, 2 if curvature else int(slope))
     if known is not None:
         points.learn(known)
         alpha = np.union1d(alpha, known.alpha)
@@ -126,18 +131,82 @@ def profile(
     _warn_non_finite(loss, [f"alpha = {a:.6g}" for a in alpha])
     names = list(at_grid[0].samples)
     facts = _facts(rounding_error(objective, section, alpha, at_grid))
-    if slope:
-        facts["slope"] = f"{points.slope_mode} mode"
+    facts |= points.derivatives
     return Profile(
         alpha=alpha,
         loss=loss,
         metrics=metrics,
         ends=Ends(ends, *tables_of(at_ends)),
         samples={name: np.array([row.samples[name] for row in at_grid]).T for name in names},
-        slope=_slopes(at_grid) if slope else {},
+        slope=_derivatives([row.slopes for row in at_grid]) if slope or curvature else {},
+        curvature=_derivatives([row.curvatures for row in at_grid]) if curvature else {},
+        speed=_speed(section, alpha) if curvature else np.empty(0),
         interpolation=interpolation,
         provenance=made(objective, section, time.perf_counter() - clock, facts),
         **where,
+    )
+
+
+def curvature_along(
+    objective: Objective,
+    section: Section,
+    grid: Grid | Sequence[float] | Array = Uniform(0.0, 1.0, 51),  # noqa: B008 (frozen)
+    *,
+    progress: bool | Progress | None = None,
+    keep: str | os.PathLike[str] | None = None,
+    known: Profile | None = None,
+) -> Profile:
+    """Return the cost along a section with its first and second derivative, from one pass.
+
+    With φ(α) = J(θ(α)), tangent t = dθ/dα and acceleration a = d²θ/dα², at every coordinate
+
+        φ' = ∇J·t,        φ'' = tᵀ H t + ∇J·a,
+
+    exactly, over all of the data, on every split. On a `Line` and on the pieces of a `Polyline`
+    a = 0, so that φ'' is the curvature of J in the direction of the section, and
+    φ''/‖t‖² its curvature per squared length, a weighted mean of the eigenvalues of H
+    (`Profile.curvature_per_length`).
+
+    It is short for `profile(..., curvature=True)`. Tensors that carry two derivatives go through
+    the model (a Taylor series of second order; Griewank and Walther 2008, chapter 13), without a
+    graph. The first layer's products are computed once an anchor where it is affine and fed by
+    the data, so that on a perceptron a point costs about as much as a gradient does. Where an
+    operator has no rule, or the two ways disagree on some examples, the gradient of every batch
+    is differentiated once more along t, which costs about six;
+    `provenance.objective["curvature"]` says which: `"Taylor pass"` or `"double backward"`.
+
+    What autograd takes for constant is constant here: a piecewise linear network has no curvature
+    where its units switch, although the mean of many examples bends there.
+
+    Args:
+        objective: The cost.
+        section: A `Line`, `BezierCurve` or `Polyline` in the objective's space.
+        grid: Coordinates: a grid, or numbers that ascend strictly.
+        progress: None for a progress bar on a terminal, False for none.
+        keep: A folder where points are kept as they are finished, as for `profile`.
+        known: An earlier profile, as for `profile`; of use where it has curvatures.
+
+    Returns:
+        A profile with `slope`, `curvature` and `speed`.
+
+    Raises:
+        ValueError: As for `profile`; also if statistics are recomputed at every point
+            (`batch_norm="recalibrate"`) and an operator has no rule.
+        ParameterMismatchError: If the section belongs to another space.
+        NonDeterministicObjectiveError: If two evaluations of one point disagree.
+
+    Example:
+        >>> from thalweg import FunctionObjective, Line
+        >>> bowl = FunctionObjective(lambda t: t[0] ** 2 + 3 * t[1] ** 2, size=2)
+        >>> line = Line(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 1.0]))
+        >>> along = curvature_along(bowl, line, [0.0, 0.5])
+        >>> along.slope["train"], along.curvature["train"]
+        (array([4., 8.]), array([8., 8.]))
+        >>> along.curvature_per_length()  # the eigenvalue of that direction
+        array([2., 2.])
+    """
+    return profile(
+        objective, section, grid, progress=progress, keep=keep, known=known, curvature=True
     )
 
 
@@ -238,6 +307,7 @@ def plan(
     y: Grid | Sequence[float] | Array | None = None,
     *,
     slope: bool = False,
+    curvature: bool = False,
 ) -> Plan:
     """Say what `profile` or `surface` is going to do with the same arguments, and do not do it.
 
@@ -250,6 +320,7 @@ def plan(
         x: The grid; that of `profile` or `surface` by default.
         y: Second grid, for a plane.
         slope: Whether `profile` will be asked for slopes.
+        curvature: Whether it will be asked for curvatures.
 
     Returns:
         Strategy, points, passes over the data, estimated time and memory, and the reasons.
@@ -262,7 +333,7 @@ def plan(
         11
     """
     expect_objective(objective)
-    if isinstance(section, Section) and section.dimension == 2 and not slope:
+    if isinstance(section, Section) and section.dimension == 2 and not (slope or curvature):
         usual = Uniform(-1.0, 1.0, 25)
         points = _plane_coordinates(usual if x is None else x, usual if y is None else y)[2]
         weights = section.weights(points)
@@ -276,7 +347,10 @@ def plan(
         grid = Uniform(0.0, 1.0, 51) if x is None else x
         places = np.union1d(*_line_coordinates(section, grid))
         weights = section.weights(places)
-    if slope:
+    if curvature:
+        choice = choose_along_curvature(objective, section, section.anchors)
+        weights = np.hstack([weights, section.slopes(places), section.accelerations(places)])
+    elif slope:
         choice = choose_along_tangent(objective, section, section.anchors)
         weights = np.hstack([weights, section.slopes(places)])
     else:
@@ -336,8 +410,8 @@ def _expect_no_slope(slope: bool) -> None:
     """Raise for slopes of an estimate."""
     if slope:
         raise ValueError(
-            "Slopes are exact: they are taken over all of the data; got `slope=True` with an "
-            "estimate. Leave out one of the two."
+            "Slopes are exact: they are taken over all of the data; got `slope=True` or "
+            "`curvature=True` with an estimate. Leave out one of the two."
         )
 
 
@@ -364,9 +438,24 @@ def _snapped(alpha: Array, ends: Array) -> Array:
     return snapped if np.all(np.diff(snapped) > 0) else alpha
 
 
-def _slopes(rows: Sequence[Evaluation]) -> dict[str, Array]:
-    """Turn the slopes of evaluations into arrays by split."""
-    return {split: np.array([row.slopes[split] for row in rows]) for split in rows[0].slopes}
+def _derivatives(rows: Sequence[Mapping[str, float]]) -> dict[str, Array]:
+    """Turn slopes or curvatures into arrays by split."""
+    return {split: np.array([row[split] for row in rows]) for split in rows[0]}
+
+
+def _speed(section: Section, alpha: Array) -> Array:
+    """Return ‖dθ/dα‖ at some coordinates, shape (n,).
+
+    The derivatives v of the weights sum to zero, so that ‖Σ v_j P_j‖² = −½ Σ_ij v_i v_j d_ij² with
+    the distances d of the anchors.
+    """
+    if isinstance(section, Line):
+        return np.full(len(alpha), section.length)
+    anchors = section.anchors
+    squares = np.array([[distance(a, b) ** 2 for b in anchors] for a in anchors])
+    rates = section.slopes(alpha)
+    speed: Array = np.sqrt((-0.5 * ((rates @ squares) * rates).sum(axis=1)).clip(0))
+    return speed
 
 
 def _warn_non_finite(loss: dict[str, Array], places: Sequence[str]) -> None:

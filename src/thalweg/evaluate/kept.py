@@ -3,9 +3,9 @@
 A folder holds one text file for each cost (`thalweg.evaluate.identity`) and each process that
 wrote: `points-IDENTITY-rankN.jsonl`, IDENTITY being the first 16 digits of the cost's digest.
 The first line says what the points belong to; every further line is one point: its weights
-(followed by their derivatives, where slopes were evaluated), and what was found there. Numbers are
-hexadecimal floats, so that every bit comes back. Each line ends with a checksum of itself and of
-the whole identity.
+(followed by their derivatives, where those of the cost were evaluated), and what was found there.
+Numbers are hexadecimal floats, so that every bit comes back. Each line ends with a checksum of
+itself and of the whole identity.
 
 A file is only ever appended to, by the one process that holds a lock on it, so a crash leaves
 at most an incomplete last line, which is overwritten by the next writer. A line that does not
@@ -306,6 +306,9 @@ def _point(row: Array, evaluation: Evaluation) -> dict[str, Any]:
     }
     if evaluation.slopes:
         point["slopes"] = {split: _text(value) for split, value in evaluation.slopes.items()}
+    if evaluation.curvatures:
+        table = evaluation.curvatures
+        point["curvatures"] = {split: _text(value) for split, value in table.items()}
     return point
 
 
@@ -319,6 +322,7 @@ def _evaluation(point: Mapping[str, Any]) -> Evaluation:
         },
         {split: tuple(map(_number, texts)) for split, texts in point["samples"].items()},
         {split: _number(text) for split, text in point.get("slopes", {}).items()},
+        {split: _number(text) for split, text in point.get("curvatures", {}).items()},
     )
 
 

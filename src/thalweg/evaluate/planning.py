@@ -33,7 +33,7 @@ from thalweg.objectives.streaming import StreamedBatches
 from thalweg.results import Array
 from thalweg.sections import Section
 
-__all__ = ["Choice", "Plan", "choose", "planned"]
+__all__ = ["Choice", "Plan", "choose", "few_examples", "looked_into", "planned", "worth_sharing"]
 
 # What is looked at, and compared: some examples, fewer where one is a sequence of many tokens.
 _TRACED_EXAMPLES = 64
@@ -144,11 +144,10 @@ def choose(
     if objective.batch_norm == "batch":
         why = "Statistics of batches are taken from the batches as they are."
         return Choice(usual, (why, *streams))
-    batch = objective.splits[0].head(_TRACED_EXAMPLES)
-    batch = few_of(batch, _TRACED_EXAMPLES, _TRACED_TOKENS)
+    batch = few_examples(objective)
     trials = weights[[len(weights) // 3, 2 * len(weights) // 3]]
     try:
-        trace = _trace(objective, anchors, trials, batch)
+        trace = looked_into(objective, anchors, trials, batch)
     except Exception as error:  # the user's model under observation may fail in any way
         why = f"{type(error).__name__}: {str(error).splitlines()[0][:80]}" if str(error) else ""
         return Choice(usual, (f"The model cannot be looked into ({why}).", *streams))
@@ -251,7 +250,13 @@ def _together(objective: ModelObjective, trace: Trace, anchors: int) -> int:
     return int(max(4 * anchors, min(256, _TOGETHER_FLOPS // a_point)))
 
 
-def _trace(
+def few_examples(objective: ModelObjective) -> Any:
+    """Return some examples of the first split, fewer where one is a sequence of many tokens."""
+    batch = objective.splits[0].head(_TRACED_EXAMPLES)
+    return few_of(batch, _TRACED_EXAMPLES, _TRACED_TOKENS)
+
+
+def looked_into(
     objective: ModelObjective, anchors: Sequence[Tensor], trials: Array, batch: Any
 ) -> Trace:
     """Run some examples at two points and see what the layers do."""
@@ -286,12 +291,7 @@ def _candidates(
     model, names = objective.forward_pass.model, objective.space.names
     exact = objective.dtype in (torch.float32, torch.float64)
     flops = trace.flops / max(1, trace.examples)
-    worth = [
-        each
-        for each in trace.first
-        if each.fan_in >= _PRODUCTS_AN_ANCHOR * len(anchors)
-        and 2 * each.fan_in * each.outputs >= _WORTH_SHARE * flops
-    ]
+    worth = worth_sharing(trace, len(anchors))
     found: list[tuple[ModelStrategy, str]] = []
     statistics = objective.batch_norm in ("recalibrate", "interpolate")
     if exact and len(trace.first) == 1 and not statistics:
@@ -324,6 +324,17 @@ def _candidates(
         found.append(_resident(objective, section, anchors, trace, worth, shortcuts, batch))
     found.append((Resident(objective, section, anchors), "The data is passed point by point."))
     return found
+
+
+def worth_sharing(trace: Trace, anchors: int) -> list[Affine]:
+    """Return the layers at the entry whose products are worth being computed once an anchor."""
+    flops = trace.flops / max(1, trace.examples)
+    return [
+        each
+        for each in trace.first
+        if each.fan_in >= _PRODUCTS_AN_ANCHOR * anchors
+        and 2 * each.fan_in * each.outputs >= _WORTH_SHARE * flops
+    ]
 
 
 def _resident(

@@ -9,7 +9,8 @@ import numpy as np
 
 from thalweg.anchors import distance
 from thalweg.environment import provenance
-from thalweg.evaluate.along_tangent import Mode, mode_of
+from thalweg.evaluate.along_curvature import way_of
+from thalweg.evaluate.along_tangent import mode_of
 from thalweg.evaluate.sweep import Prepared, prepared, sweep
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
@@ -29,25 +30,30 @@ class SectionPoints:
         section: Section,
         progress: bool | Progress | None,
         keep: str | os.PathLike[str] | None,
-        slope: bool = False,
+        order: int = 0,
     ) -> None:
         self.objective = objective
         self.section = section
         self.progress = progress
         self.keep = keep
-        self.slope = slope
+        self.order = order
         self._rows: dict[bytes, Evaluation] = {}
         self._ready: Prepared | None = None
 
     @property
-    def slope_mode(self) -> Mode:
-        """How the slopes are differentiated."""
-        return mode_of(self._prepared(self.section.weights(self.section.places[:1])).choice)
+    def derivatives(self) -> dict[str, str]:
+        """How slopes and curvatures are found, as facts for the provenance."""
+        if self.order == 0:
+            return {}
+        choice = self._prepared(self.section.weights(self.section.places[:1])).choice
+        if self.order == 1:
+            return {"slope": f"{mode_of(choice)} mode"}
+        return dict.fromkeys(("slope", "curvature"), way_of(choice))
 
     def _prepared(self, weights: Array) -> Prepared:
         """Return what holds for all points, settled once."""
         if self._ready is None:
-            self._ready = prepared(self.objective, self.section, weights, self.slope)
+            self._ready = prepared(self.objective, self.section, weights, self.order)
         return self._ready
 
     def __call__(self, places: Array) -> list[Evaluation]:
@@ -56,12 +62,12 @@ class SectionPoints:
         missing = [i for i, key in enumerate(keys) if key not in self._rows]
         if missing:
             weights = self.section.weights(places[missing])
-            slopes = self.section.slopes(places[missing]) if self.slope else None
+            rates = (self.section.slopes, self.section.accelerations)[: self.order]
             found = sweep(
                 self.objective,
                 self.section,
                 weights,
-                slopes,
+                *(rate(places[missing]) for rate in rates),
                 progress=self.progress,
                 keep=self.keep,
                 ready=self._prepared(weights),
@@ -72,7 +78,7 @@ class SectionPoints:
     def learn(self, earlier: Profile | Surface) -> None:
         """Take over the points of an earlier result, after making sure that it is of this cost.
 
-        Where slopes are wanted and it has none, its points are evaluated again.
+        Where derivatives are wanted that it does not have, its points are evaluated again.
 
         Raises:
             ValueError: If it is not.
@@ -92,11 +98,13 @@ class SectionPoints:
                 f"{', '.join(differing)}. Leave it out to evaluate all points."
             )
         if isinstance(earlier, Profile):
-            if self.slope and not earlier.slope:
+            known = int(bool(earlier.slope)) + int(bool(earlier.curvature))
+            if known < self.order:
                 return
-            places, samples, slopes = earlier.alpha, earlier.samples, earlier.slope
+            places, samples = earlier.alpha, earlier.samples
+            slopes, curvatures = earlier.slope, earlier.curvature
         else:
-            places, samples, slopes = table_of(earlier.x, earlier.y), {}, {}
+            places, samples, slopes, curvatures = table_of(earlier.x, earlier.y), {}, {}, {}
         loss = {split: values.ravel() for split, values in earlier.loss.items()}
         metrics = {
             metric: {split: values.ravel() for split, values in table.items()}
@@ -108,6 +116,7 @@ class SectionPoints:
                 {m: {s: float(v[i]) for s, v in table.items()} for m, table in metrics.items()},
                 {s: tuple(float(v) for v in drawn[:, i]) for s, drawn in samples.items()},
                 {split: float(values[i]) for split, values in slopes.items()},
+                {split: float(values[i]) for split, values in curvatures.items()},
             )
 
 

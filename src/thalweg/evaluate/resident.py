@@ -31,7 +31,7 @@ from thalweg.objectives.objective import Evaluation
 from thalweg.results import Array
 from thalweg.sections import Section
 
-__all__ = ["Resident", "bytes_of", "entry_inputs"]
+__all__ = ["Entry", "Resident", "bytes_of", "entry_inputs", "patched"]
 
 # Outputs of the first layers that are kept for one block of the data.
 _BLOCK_BYTES = 64 << 20
@@ -74,7 +74,7 @@ class Resident(ModelStrategy):
         self.channels_last = channels_last
         self.examples = examples
         self.model = objective.forward_pass.model
-        self._entries = {each.name: _Entry(objective, each, anchors) for each in first}
+        self._entries = {each.name: Entry(objective, each, anchors) for each in first}
         self._folded = [_Folded(self.model, *pair) for pair in folded]
         self._overwriting = [(each, each.inplace) for each in overwriting]
         self._shortcuts = tuple(shortcuts)
@@ -194,7 +194,7 @@ class Resident(ModelStrategy):
             for pair in self._folded:
                 stack.enter_context(pair.patched())
             for shortcut in self._shortcuts:
-                stack.enter_context(_patched(shortcut.layer, shortcut.forward))
+                stack.enter_context(patched(shortcut.layer, shortcut.forward))
                 stack.callback(shortcut.released)
             try:
                 for rectifier, _ in self._overwriting:
@@ -245,10 +245,11 @@ class _Reached(BaseException):
     """The pass has reached the last layer of interest. No `Exception`, which models may catch."""
 
 
-class _Entry:
+class Entry:
     """An affine layer at the entry of the model, and its outputs at the anchors."""
 
     def __init__(self, objective: ModelObjective, at: Affine, anchors: Sequence[Tensor]) -> None:
+        self.name = at.name
         self.layer = objective.forward_pass.model.get_submodule(at.name)
         prefix = f"{at.name}." if at.name else ""
         blocks = {b.name: b for b in objective.space.blocks}
@@ -309,7 +310,7 @@ class _Entry:
     @contextmanager
     def patched(self) -> Iterator[None]:
         """Let the layer combine rather than compute."""
-        with _patched(self.layer, self.forward):
+        with patched(self.layer, self.forward):
             yield
         self.clear()
         self._combined = {}
@@ -346,12 +347,12 @@ class _Folded:
     @contextmanager
     def patched(self) -> Iterator[None]:
         """Let the layer do both, and the normalisation nothing."""
-        with _patched(self.layer, self.forward), _patched(self.norm, lambda given: given):
+        with patched(self.layer, self.forward), patched(self.norm, lambda given: given):
             yield
 
 
 @contextmanager
-def _patched(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def patched(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Replace the forward of one instance."""
     vars(module)["forward"] = forward
     try:

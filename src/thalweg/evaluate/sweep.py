@@ -9,6 +9,7 @@ import numpy as np
 
 from thalweg.anchors import Anchor
 from thalweg.evaluate.allocation import keep_freed_memory
+from thalweg.evaluate.along_curvature import choose_along_curvature
 from thalweg.evaluate.along_tangent import choose_along_tangent
 from thalweg.evaluate.identity import Identity, identity_of, probed
 from thalweg.evaluate.kept import KeptPoints
@@ -38,16 +39,14 @@ class Prepared:
     choice: Choice
 
 
-def prepared(
-    objective: Objective, section: Section, weights: Array, slope: bool = False
-) -> Prepared:
+def prepared(objective: Objective, section: Section, weights: Array, order: int = 0) -> Prepared:
     """Check objective and anchors, and choose how to evaluate points of a section.
 
     Args:
         objective: The cost.
         section: Its anchors are combined.
         weights: Some of the points, one row each: ways of evaluation are compared there.
-        slope: Whether slopes are wanted, too.
+        order: How many derivatives are wanted: 0, 1 (slopes) or 2 (curvatures as well).
 
     Raises:
         RuntimeError: If another rank failed.
@@ -58,10 +57,9 @@ def prepared(
     # solution has no cost at all, a wrong mean cannot be told from a right one.
     middle = weights[len(weights) // 2]
     anchors = ranks.check(lambda: checked_anchors(objective, section, middle))
-    if slope:
-        return Prepared(
-            anchors, ranks.check(lambda: choose_along_tangent(objective, section, anchors))
-        )
+    if order > 0:
+        choose_along = choose_along_tangent if order == 1 else choose_along_curvature
+        return Prepared(anchors, ranks.check(lambda: choose_along(objective, section, anchors)))
     return Prepared(anchors, ranks.check(lambda: choose(objective, section, anchors, weights)))
 
 
@@ -70,6 +68,7 @@ def sweep(
     section: Section,
     weights: Array,
     slopes: Array | None = None,
+    accelerations: Array | None = None,
     *,
     progress: bool | Progress | None = None,
     keep: str | os.PathLike[str] | None = None,
@@ -86,6 +85,8 @@ def sweep(
         weights: One row a point, shape (n, m).
         slopes: Derivatives of the weights along the section, shape (n, m), such as
             `section.slopes(coordinates)`: then the slope of every loss is evaluated, too.
+        accelerations: Second derivatives of the weights, shape (n, m), such as
+            `section.accelerations(coordinates)`: then its curvature is, as well.
         progress: None for a progress bar on a terminal, False for none. Of several ranks the
             first alone shows any.
         keep: A folder where points are kept as they are finished, and taken from where they
@@ -103,11 +104,16 @@ def sweep(
         return []
     ranks = _ranks_of(objective)
     if ready is None:
-        ready = prepared(objective, section, weights, slopes is not None)
+        order = 0 if slopes is None else 1 if accelerations is None else 2
+        ready = prepared(objective, section, weights, order)
     anchors, strategy = ready.anchors, ready.choice.strategy
-    if slopes is not None:
-        # The slope belongs to the point: one place may be passed in several directions.
-        weights = np.hstack([weights, _expect_slopes(slopes, weights, section)])
+    # Derivatives belong to the point: one place may be passed in several directions.
+    rates = [
+        _expect_slopes(each, weights, section)
+        for each in (slopes, accelerations)
+        if each is not None
+    ]
+    weights = np.hstack([weights, *rates])
     with ExitStack() as stack:
         kept: KeptPoints | None = None
         found: dict[int, Evaluation] = {}

@@ -113,8 +113,8 @@ def draw(
     caption go into the metadata of the file too, so that a picture says what it shows.
 
     Args:
-        what: A figure, or a Profile, Surface, History, Displacement or RunSurface; or several
-            displacements about one line, by their names.
+        what: A figure, or a result that `figure_of` knows; or several displacements about one
+            line, by their names.
         path: Ends in `.png` (300 dots per inch), `.pdf` or `.svg`.
         log: Whether the cost of a result has a logarithmic scale; see `figure_of`.
         caption: Whether to write the caption below the picture as well.

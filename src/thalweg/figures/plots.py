@@ -3,8 +3,9 @@
 The kind of plot follows from the type of the result, so no study contains plotting code.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from thalweg.figures.captions import joined, run_words
 from thalweg.figures.critical_point_plot import critical_point_figure, search_figure
@@ -17,6 +18,7 @@ from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.run_plot import run_figure
+from thalweg.figures.step_plot import step_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
 from thalweg.results import (
@@ -26,10 +28,23 @@ from thalweg.results import (
     History,
     Profile,
     RunSurface,
+    StepCurvature,
     Surface,
 )
 
 __all__ = ["figure_of", "figures_of"]
+
+# For each kind of result what makes its figure, of it and of whether the cost is logarithmic.
+_PLOTS: Mapping[type, Callable[[Any, bool | None], Figure]] = {
+    Profile: lambda result, log: profile_figure(result, bool(log)),
+    Surface: surface_figure,
+    History: lambda result, log: history_figure(result, bool(log)),
+    Displacement: lambda result, _: displacement_figure(result),
+    RunSurface: run_figure,
+    CriticalPoint: lambda result, _: critical_point_figure(result),
+    CriticalPointSearch: lambda result, _: search_figure(result),
+    StepCurvature: lambda result, _: step_figure(result),
+}
 
 
 def figure_of(
@@ -41,7 +56,8 @@ def figure_of(
 ) -> Figure:
     """Return what the plot of a result shows.
 
-    - `Profile`: the cost against α, one curve a split, the anchors as named lines, a band of
+    - `Profile`: the cost against α, one curve a split, slope and curvature below where they are
+      known, the anchors as named lines, a band of
       ± 2 standard errors where the cost is a Monte-Carlo estimate, a panel for each metric,
       and one for each stretch of the grid that is far denser than the rest.
     - `Surface`: contours of the cost J at true distances in parameter space. The coordinates
@@ -55,6 +71,7 @@ def figure_of(
       the line where it was taken. Parts of the run behind the surface are faint.
     - `CriticalPoint`: the eigenvalues in their order, and the cost in the null space.
     - `CriticalPointSearch`: the cost, and the norm of its gradient, over the steps.
+    - `StepCurvature`: the change of the cost against the step size, true and predicted.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
@@ -77,29 +94,18 @@ def figure_of(
         >>> figure.panels[0].x.label, figure.panels[0].y.label
         ('α (0 = start, 1 = end)', 'cost J')
     """
-    if isinstance(result, Profile):
-        figure = profile_figure(result, bool(log))
-    elif isinstance(result, Surface):
-        figure = surface_figure(result, log)
-    elif isinstance(result, History):
-        figure = history_figure(result, bool(log))
-    elif isinstance(result, Displacement):
-        figure = displacement_figure(result)
-    elif isinstance(result, RunSurface):
-        figure = run_figure(result, log)
+    plot = _PLOTS.get(type(result))
+    if plot is not None:
+        figure = plot(result, log)
     elif isinstance(result, Mapping) and all(
         isinstance(each, Displacement) for each in result.values()
     ):
         figure = displacements_figure(result)
-    elif isinstance(result, CriticalPoint):
-        figure = critical_point_figure(result)
-    elif isinstance(result, CriticalPointSearch):
-        figure = search_figure(result)
     else:
         raise TypeError(
-            "A plot shows a Profile, Surface, History, Displacement, RunSurface, CriticalPoint or "
-            f"CriticalPointSearch; got {type(result).__name__}. Pass one of these (a trajectory is "
-            "seen by way of `displacement` or `ruled_surface`), or build a `Figure` yourself."
+            f"A plot shows one of {', '.join(kind.__name__ for kind in _PLOTS)}; got "
+            f"{type(result).__name__}. Pass one of these (a trajectory is seen by way of "
+            "`displacement` or `ruled_surface`), or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title
     return Figure(

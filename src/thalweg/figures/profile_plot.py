@@ -25,6 +25,7 @@ __all__ = ["profile_figure"]
 # A panel of its own for a stretch of the grid that is this much denser than the rest.
 _DENSER, _WINDOW_POINTS, _WINDOW_WIDTH, _MOST_WINDOWS = 4.0, 10, 0.25, 3
 _WINDOW_HEIGHT = 0.6
+_DERIVATIVE_HEIGHT = 0.6
 _DENSE = 401  # points along a line where an interpolant is drawn
 
 
@@ -38,7 +39,7 @@ def profile_figure(profile: Profile, log: bool) -> Figure:
         bands=_bands(profile, log),
         markers=(*_anchors_within(profile, limits), *_end_points(profile, limits, log)),
     )
-    rows: list[tuple[Panel, ...]] = [(main,)]
+    rows: list[tuple[Panel, ...]] = [(main,), *_derivative_panels(profile, main)]
     for name, table in profile.metrics.items():
         rows.append((metric_panel(name, table, profile.loss, profile.alpha, main),))
     windows = _windows(profile.alpha)
@@ -81,6 +82,23 @@ def _profile_curves(profile: Profile, log: bool) -> tuple[Curve, ...]:
         for curve in curves(profile.alpha, profile.loss, log)
     ]
     return (*smooth, *points)
+
+
+def _derivative_panels(profile: Profile, main: Panel) -> list[tuple[Panel, ...]]:
+    """Return one panel for the slope and one for the curvature, where they are known."""
+    lines = tuple(Marker("", marker.x) for marker in main.markers if marker.y is None)
+    found: list[tuple[Panel, ...]] = []
+    for label, table in (("slope dJ/dα", profile.slope), ("curvature d²J/dα²", profile.curvature)):
+        if not table:
+            continue
+        order = list(profile.loss)
+        drawn = tuple(
+            replace(curve, rank=order.index(curve.label))
+            for curve in curves(profile.alpha, table, log=False)
+        )
+        panel = Panel(main.x, Axis(label), drawn, markers=lines, height=_DERIVATIVE_HEIGHT)
+        found.append((panel,))
+    return found
 
 
 def _between(nodes: Array) -> Array:

@@ -139,6 +139,7 @@ def population_statistics(
     split: Split,
     forward: Callable[[int, Any, Statistics], None],
     points: int = 1,
+    buffer: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Statistics]:
     """Return the mean and variance of each layer's input over all examples of a split.
 
@@ -152,6 +153,8 @@ def population_statistics(
         split: The split.
         forward: Runs one batch at one of the points, given by its number, with given statistics.
         points: How many points there are.
+        buffer: Makes a buffer that can hold what passes write to it, such as a tensor with
+            derivatives; None for plain ones.
 
     Returns:
         The statistics at each point.
@@ -159,7 +162,7 @@ def population_statistics(
     Raises:
         ValueError: If a layer is used more than once in a pass.
     """
-    collectors = [_Collector(layers, partial(forward, point)) for point in range(points)]
+    collectors = [_Collector(layers, partial(forward, point), buffer) for point in range(points)]
     order, size = collectors[0].trace(split.head(split.lengths[0]))
     if split.whole is not None and size * len(split.lengths) <= _ONE_PASS_BYTES:
         for collector in collectors:
@@ -221,6 +224,7 @@ class _Collector:
         self,
         layers: Mapping[str, _BatchNorm],
         forward: Callable[[Any, Statistics], None],
+        buffer: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.layers = layers
         self.forward = forward
@@ -231,6 +235,8 @@ class _Collector:
             for name, layer in layers.items()
             for part in ("running_mean", "running_var")
         }
+        if buffer is not None:
+            self.statistics = {name: buffer(found) for name, found in self.statistics.items()}
 
     def trace(self, batch: Any) -> tuple[list[str], int]:
         """Return the layers in the order of a pass, and the bytes of the largest input."""

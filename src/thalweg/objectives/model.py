@@ -400,17 +400,25 @@ class ModelObjective(Objective):
             }
         return {}
 
-    def recalibrated(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def recalibrated(
+        self,
+        parameters: Mapping[str, Tensor],
+        buffer: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return population statistics of the first split at a point, with dropout off.
 
         Args:
             parameters: The named parameters at a point; where they carry tangents, so do the
                 statistics.
+            buffer: Makes a buffer that can hold those; None where a plain one can.
         """
-        return self.recalibrated_together(lambda point: parameters, 1)[0]
+        return self.recalibrated_together(lambda point: parameters, 1, buffer)[0]
 
     def recalibrated_together(
-        self, parameters: Callable[[int], Mapping[str, Tensor]], points: int
+        self,
+        parameters: Callable[[int], Mapping[str, Tensor]],
+        points: int,
+        buffer: Callable[[Tensor], Tensor] | None = None,
     ) -> list[dict[str, Tensor]]:
         """Return population statistics of the first split at some points, with dropout off.
 
@@ -419,6 +427,7 @@ class ModelObjective(Objective):
         Args:
             parameters: Returns the named parameters at a point, given by its number.
             points: How many points there are.
+            buffer: As for `recalibrated`.
         """
         model = self.forward_pass.model
 
@@ -431,7 +440,9 @@ class ModelObjective(Objective):
                 self.forward_pass.call(tensors, batch)
 
         model.eval()
-        return population_statistics(self.normalisation_layers, self.splits[0], forward, points)
+        return population_statistics(
+            self.normalisation_layers, self.splits[0], forward, points, buffer
+        )
 
     def _means(self, split: Split, sums: Tensor) -> list[float]:
         """Return the mean of the loss and of every metric over one split."""

@@ -28,12 +28,14 @@ class Evaluation:
         metrics: Metric to split to value.
         samples: For a Monte-Carlo cost, split to the loss of each sample; else empty.
         slopes: Where they were asked for, split to the derivative of the loss along the section.
+        curvatures: Where they were asked for, split to its second derivative.
     """
 
     loss: Mapping[str, float]
     metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     samples: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     slopes: Mapping[str, float] = field(default_factory=dict)
+    curvatures: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(ABC):

@@ -10,6 +10,7 @@ change; and batch normalisation takes its running statistics for constants.
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,12 +65,17 @@ def parts(value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def moving_statistics(layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
+def moving_statistics(layers: Mapping[str, _BatchNorm], *, twice: bool = False) -> Iterator[None]:
     """Let normalisation layers in evaluation mode differentiate their running statistics, too.
 
     With s = (σ² + ε)^(−1/2) the output y = γ s (x − μ) + β changes by −γ s dμ − ½ s² (y − β) dσ².
     That is added to torch's own output as a number that is zero and has this derivative, in
     forward and in reverse mode, so that the values keep their bits.
+
+    Args:
+        layers: The layers, by name.
+        twice: Whether second derivatives are wanted: then the output is computed by the formula,
+            and differs from torch's by its rounding.
 
     Raises:
         ValueError: If a layer is of a class that normalises in a way of its own.
@@ -82,9 +88,20 @@ def moving_statistics(layers: Mapping[str, _BatchNorm]) -> Iterator[None]:
             )
     with ExitStack() as stack:
         for layer in layers.values():
-            vars(layer)["forward"] = _Moving(layer)
+            vars(layer)["forward"] = partial(_by_formula, layer) if twice else _Moving(layer)
             stack.callback(vars(layer).pop, "forward")
         yield
+
+
+def _by_formula(layer: _BatchNorm, given: Tensor) -> Tensor:
+    """Normalise by the running statistics, in operators that torch differentiates twice."""
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    shape = [1, -1] + [1] * (given.ndim - 2)
+    scale = torch.rsqrt(layer.running_var + layer.eps)
+    scale = scale if layer.weight is None else scale * layer.weight
+    output = (given - layer.running_mean.view(shape)) * scale.view(shape)
+    return output if layer.bias is None else output + layer.bias.view(shape)
 
 
 class _Moving:

@@ -16,6 +16,7 @@ from thalweg.results.interpolation import Interpolation
 from thalweg.results.profile import Profile
 from thalweg.results.provenance import Provenance
 from thalweg.results.run_surface import RunPoints, RunSurface
+from thalweg.results.step_curvature import StepCurvature
 from thalweg.results.surface import Surface
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "Provenance",
     "RunPoints",
     "RunSurface",
+    "StepCurvature",
     "Surface",
 ]

@@ -14,6 +14,7 @@ from thalweg.results.frozen import (
     Array,
     Losses,
     Metrics,
+    freeze,
     freeze_coordinates,
     freeze_tables,
     of_split,
@@ -46,6 +47,10 @@ class Profile:
             are tighter than the values. Empty for an exact cost.
         slope: Split to the derivative of the loss with respect to α, shape (n,) each. Empty
             unless it was asked for.
+        curvature: Split to the second derivative with respect to α, shape (n,) each. Empty
+            unless it was asked for.
+        speed: ‖dθ/dα‖ at each coordinate, shape (n,): the length of θ's way for a unit of α.
+            Empty unless the curvature was asked for.
         labels: Names of the anchors, such as `("start", "solution")`.
         anchors: Coordinates of the anchors that lie on the section, in the order of `labels`.
         length: Euclidean distance between the two ends, or None.
@@ -67,6 +72,8 @@ class Profile:
     ends: Ends | None = None
     samples: Losses = field(default_factory=dict)
     slope: Losses = field(default_factory=dict)
+    curvature: Losses = field(default_factory=dict)
+    speed: Array = field(default_factory=lambda: np.empty(0))
     labels: tuple[str, ...] = ("start", "end")
     anchors: tuple[float, ...] = (0.0, 1.0)
     length: float | None = None
@@ -80,8 +87,11 @@ class Profile:
         freeze_tables(self, (points,))
         samples = {name: read_only(a, (None, points), name) for name, a in self.samples.items()}
         object.__setattr__(self, "samples", MappingProxyType(samples))
-        slope = {s: read_only(a, (points,), f"slope[{s!r}]") for s, a in self.slope.items()}
-        object.__setattr__(self, "slope", MappingProxyType(slope))
+        for name in ("slope", "curvature"):
+            table = getattr(self, name)
+            frozen = {s: read_only(a, (points,), f"{name}[{s!r}]") for s, a in table.items()}
+            object.__setattr__(self, name, MappingProxyType(frozen))
+        freeze(self, "speed", (len(self.speed) and points,))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return rebuilt(self)
@@ -114,6 +124,29 @@ class Profile:
         slope = self.slope.get(self.first_split if split is None else split)
         return fit_curve(self.alpha, values, slope)(alpha)
 
+    def curvature_per_length(self, split: str | None = None) -> Array:
+        """Return φ''/‖dθ/dα‖², the second derivative per squared length, shape (n,).
+
+        On straight sections it is dᵀHd/dᵀd: a mean of the eigenvalues of H, weighted by the
+        squared cosines of their eigenvectors with the section. On curves φ'' also holds ∇J·d²θ/dα².
+        NaN where the section stands still.
+
+        Args:
+            split: Name of a split; the first one by default.
+
+        Raises:
+            ValueError: If the profile has no curvature, or no such split.
+        """
+        name = self.first_split if split is None else split
+        if name not in self.curvature or len(self.speed) == 0:
+            raise ValueError(
+                "Curvature per length needs the curvature of that split and the speed; the "
+                f"profile has it of {', '.join(map(repr, self.curvature)) or 'no split'}, not of "
+                f"{name!r}. Use `curvature_along`."
+            )
+        scaled: Array = np.full(len(self.alpha), np.nan)
+        return np.divide(self.curvature[name], self.speed**2, out=scaled, where=self.speed > 0)
+
     def standard_error(self, split: str | None = None) -> Array | None:
         """Return the standard error of a Monte-Carlo loss, or None where the loss is exact.
 
@@ -140,7 +173,8 @@ class Profile:
     def to_xarray(self) -> "xarray.Dataset":
         """Return the same numbers with named axes: `loss(split, alpha)` and one variable a metric.
 
-        Where the slope is known, it is the variable `slope(split, alpha)`.
+        Where slope and curvature are known, they are variables `slope(split, alpha)` and
+        `curvature(split, alpha)`.
 
         Raises:
             ImportError: If xarray is not installed (`pip install thalweg[notebook]`).
@@ -155,8 +189,9 @@ class Profile:
             stacked = np.stack(list(self.samples.values()))
             dataset["samples"] = (("sampled_split", "sample", "alpha"), stacked)
             dataset = dataset.assign_coords(sampled_split=list(self.samples))
-        if self.slope:
-            missing = np.full(len(self.alpha), np.nan)
-            stacked = np.stack([self.slope.get(split, missing) for split in self.loss])
-            dataset["slope"] = (("split", "alpha"), stacked)
+        missing = np.full(len(self.alpha), np.nan)
+        for name, table in (("slope", self.slope), ("curvature", self.curvature)):
+            if table:
+                stacked = np.stack([table.get(split, missing) for split in self.loss])
+                dataset[name] = (("split", "alpha"), stacked)
         return dataset

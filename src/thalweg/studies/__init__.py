@@ -28,6 +28,9 @@ NAMES = (
     "critical-points",
     "newton-versus-descent",
     "saddle-escape",
+    "quadratic-flow",
+    "deep-linear-line",
+    "curvature-steps",
 )
 
 

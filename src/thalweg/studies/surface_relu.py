@@ -13,9 +13,9 @@ Expected: no obstacle between line and run; the total cost falls along the run. 
 across the line, where the run leaves it, is measured. Measured at scale `smoke` (digits, seeds 0
 to 3): no obstacle at any epoch; curvature across negative at 12 to 15 of the 14 to 17 epochs in
 which the run left the line; but the cost of the run climbs in between, by 0.9, 2.1, 2.3 and 1.2 %
-of its range, so that it falls in the stated sense for seed 0 alone. Measured at scale `small` (MNIST,
-seed 0): no obstacle, a falling cost, and negative curvature across at 2 of the 3 epochs in which the
-run left the line.
+of its range, so that it falls in the stated sense for seed 0 alone. Measured at scale `small`
+(MNIST, seed 0): no obstacle, a falling cost, and negative curvature across at 2 of the 3 epochs in
+which the run left the line.
 """
 
 from typing import Any
