@@ -48,6 +48,9 @@ from thalweg.results import (
     Provenance,
     RunPoints,
     RunSurface,
+    SpectralDensity,
+    SpectralEstimate,
+    Spectrum,
     Surface,
 )
 
@@ -65,7 +68,7 @@ __all__ = [
 FORMAT = 1  # 1: first version
 VERDICTS = ("reproduced", "not reproduced")
 
-Result = Profile | Surface | History | Displacement | RunSurface
+Result = Profile | Surface | History | Displacement | RunSurface | Spectrum | SpectralDensity
 Scalar = float | int | str | bool
 
 _DOCUMENT = "record.json"
@@ -74,7 +77,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
-        *(RunPoints, RunSurface, Surface),
+        *(RunPoints, RunSurface, SpectralDensity, SpectralEstimate, Spectrum, Surface),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -151,8 +154,8 @@ class Record:
             _check_name(name, "result")
             if not isinstance(result, Result):
                 raise TypeError(
-                    "A result is a Profile, Surface, History or Displacement; "
-                    f"`results[{name!r}]` is a {type(result).__name__}. Put numbers in "
+                    "A result is a Profile, Surface, History, Displacement, Spectrum or "
+                    f"SpectralDensity; `results[{name!r}]` is a {type(result).__name__}. Put numbers in "
                     "`numbers`, settings in `asked`."
                 )
         numbers = {name: _scalar(value, name) for name, value in self.numbers.items()}

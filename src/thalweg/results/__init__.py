@@ -14,6 +14,9 @@ from thalweg.results.interpolation import Interpolation
 from thalweg.results.profile import Profile
 from thalweg.results.provenance import Provenance
 from thalweg.results.run_surface import RunPoints, RunSurface
+from thalweg.results.spectral_density import SpectralDensity
+from thalweg.results.spectral_estimate import SpectralEstimate
+from thalweg.results.spectrum import Spectrum
 from thalweg.results.surface import Surface
 
 __all__ = [
@@ -27,5 +30,8 @@ __all__ = [
     "Provenance",
     "RunPoints",
     "RunSurface",
+    "SpectralDensity",
+    "SpectralEstimate",
+    "Spectrum",
     "Surface",
 ]
