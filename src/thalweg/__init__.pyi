@@ -50,7 +50,11 @@ from .probes.displacement import displacement as displacement
 from .probes.principal_surface import principal_surface as principal_surface
 from .probes.run_surface import ruled_surface as ruled_surface
 from .probes.run_surface import run_plane as run_plane
+from .probes.spectral_density import index_fraction as index_fraction
+from .probes.spectral_density import spectral_density as spectral_density
+from .probes.spectrum import spectrum as spectrum
 from .probes.step_curvature import step_curvature as step_curvature
+from .probes.trace import trace as trace
 from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
@@ -63,6 +67,9 @@ from .results import History as History
 from .results import Interpolation as Interpolation
 from .results import Profile as Profile
 from .results import RunSurface as RunSurface
+from .results import SpectralDensity as SpectralDensity
+from .results import SpectralEstimate as SpectralEstimate
+from .results import Spectrum as Spectrum
 from .results import StepCurvature as StepCurvature
 from .results import Surface as Surface
 from .sections import BezierCurve as BezierCurve

@@ -50,6 +50,9 @@ from thalweg.results import (
     Provenance,
     RunPoints,
     RunSurface,
+    SpectralDensity,
+    SpectralEstimate,
+    Spectrum,
     StepCurvature,
     Surface,
 )
@@ -77,6 +80,8 @@ Result = (
     | CriticalPoint
     | CriticalPointSearch
     | StepCurvature
+    | Spectrum
+    | SpectralDensity
 )
 Scalar = float | int | str | bool
 
@@ -88,6 +93,7 @@ _KINDS = {
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
         *(RunPoints, RunSurface, StepCurvature, Surface),
         *(CriticalPoint, CriticalPointSearch),
+        *(SpectralDensity, SpectralEstimate, Spectrum),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

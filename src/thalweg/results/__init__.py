@@ -16,6 +16,9 @@ from thalweg.results.interpolation import Interpolation
 from thalweg.results.profile import Profile
 from thalweg.results.provenance import Provenance
 from thalweg.results.run_surface import RunPoints, RunSurface
+from thalweg.results.spectral_density import SpectralDensity
+from thalweg.results.spectral_estimate import SpectralEstimate
+from thalweg.results.spectrum import Spectrum
 from thalweg.results.step_curvature import StepCurvature
 from thalweg.results.surface import Surface
 
@@ -32,6 +35,9 @@ __all__ = [
     "Provenance",
     "RunPoints",
     "RunSurface",
+    "SpectralDensity",
+    "SpectralEstimate",
+    "Spectrum",
     "StepCurvature",
     "Surface",
 ]

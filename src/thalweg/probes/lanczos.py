@@ -1,0 +1,379 @@
+"""The extreme eigenvalues of a symmetric operator that is known by its products alone.
+
+Lanczos with full orthogonalisation, so that no eigenvalue comes twice; restarted with the best
+vectors (thick restart) where the basis would outgrow its room. A Krylov space holds one vector
+for each distinct eigenvalue at most, so copies of a multiple eigenvalue would be missed: once all
+wanted pairs have converged, a chain from a fresh random vector searches what is orthogonal to
+everything so far, until what it has *not* found cannot be there.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thalweg.progress import Progress
+from thalweg.results import Array
+
+__all__ = [
+    "Eigenpairs",
+    "Ends",
+    "Products",
+    "extreme_eigenpairs",
+    "finite",
+    "measured",
+    "random_vectors",
+]
+
+# Takes vectors, shape (b, n), and returns the products with them, shape (b, n).
+Products = Callable[[Tensor], Tensor]
+Ends = Literal["both", "largest", "smallest"]
+
+_AGAIN = 0.1  # where so little of a product is left, it is orthogonalised once more
+_SAFETY = 0.9  # of the tolerance, at which estimates of residuals count as converged
+_EACH_STEP, _SOME_STEPS = 100, 4  # of the basis: up to here every step is looked at; beyond, some
+_BLOCK, _PIECE = 16, 1 << 16  # vectors that are multiplied at once; entries that are combined
+# A random unit vector has a square component of at least this / n along any given direction, with
+# a probability of 99 % (χ² with one degree of freedom).
+_LEAST_COMPONENT = 1.57e-4
+_INSIDE = 1e-3  # a vector is in a space up to this part of it
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Some eigenvalues with their vectors, and how good they are.
+
+    Attributes:
+        values: Ascending, shape (m,).
+        vectors: Of unit length, shape (m, n), one a row.
+        residuals: ‖A v − λ v‖ of each, from a product with v and in float64, shape (m,).
+        scale: Largest magnitude of an eigenvalue that was seen.
+        complete: Whether nothing that should be among the values is missing, with a probability
+            of 99 %: neither copies of multiple eigenvalues nor others.
+        products: Number of vectors that were multiplied.
+    """
+
+    values: Array
+    vectors: Tensor
+    residuals: Array
+    scale: float
+    complete: bool
+    products: int
+
+
+def extreme_eigenpairs(
+    products: Products,
+    start: Tensor,
+    k: int,
+    *,
+    ends: Ends = "both",
+    tolerance: float = 1e-3,
+    limit: int = 1000,
+    basis: int = 200,
+    generator: torch.Generator,
+    report: Progress,
+) -> Eigenpairs:
+    """Return k eigenpairs at one end of the spectrum, or at each.
+
+    Algebraically largest and smallest: magnitudes play no role. The number of products is about
+    that of one Krylov space which holds all wanted pairs, one for the residual of each, and what
+    it takes to rule out that something was missed.
+
+    Args:
+        products: A symmetric operator.
+        start: A vector of its type and device, shape (n,), such as a random one.
+        k: Pairs at each end; all n where these are fewer.
+        ends: `"both"`, `"largest"` or `"smallest"`.
+        tolerance: Residuals to reach, as a share of the largest magnitude of an eigenvalue.
+        limit: Most products; at least two for each wanted pair.
+        basis: Most vectors that are held; more than the wanted ones by ten at least.
+        generator: For further random vectors.
+        report: Shows progress.
+
+    Raises:
+        ValueError: If a product is not finite.
+
+    Source: Wu & Simon (2000), thick restart; Kuczyński & Woźniakowski (1992), random starts.
+    """
+    size = len(start)
+    wanted = min(size, k if ends != "both" else 2 * k)
+    search = _Search(products, start, min(size, max(basis, wanted + 10)), generator)
+    complete = False
+    while True:
+        search.step()
+        last = search.used + wanted >= limit
+        full = search.count == search.capacity
+        if search.count < wanted or not (last or full or search.is_due):
+            continue
+        values, vectors = search.ritz()
+        scale = float(np.abs(values).max())
+        chosen = _ends_of(len(values), k, ends)
+        parts = search.residual_parts(vectors[:, chosen])
+        good = parts.sum(axis=0) <= _SAFETY * tolerance * scale
+        report(int(good.sum()), wanted, f"eigenvalues ({search.used} products)")
+        if search.count == size:  # nothing is left to be missed
+            complete = True
+            break
+        if not good.all():
+            search.advance(parts[:, ~good])
+        else:
+            verdict = search.verdict(values, vectors, chosen, ends, tolerance * scale)
+            complete = verdict == "complete"
+            search.look_further(values[chosen], afresh=verdict == "another")
+        if last or complete:
+            break
+        if full:
+            search.restart(values, vectors, chosen)
+    values, vectors = search.ritz()
+    chosen = _ends_of(len(values), k, ends)
+    found = search.combined(vectors[:, chosen])
+    exact, residuals, found = measured(products, found)
+    return Eigenpairs(
+        values=exact,
+        vectors=found,
+        residuals=residuals,
+        scale=float(max(np.abs(values).max(), np.abs(exact).max())),
+        complete=complete,
+        products=search.used + len(chosen),
+    )
+
+
+def measured(products: Products, vectors: Tensor) -> tuple[Array, Array, Tensor]:
+    """Return Rayleigh quotients, residuals and vectors in ascending order, from real products.
+
+    Args:
+        products: A symmetric operator.
+        vectors: About of unit length, shape (m, n).
+    """
+    quotients, residuals = np.empty(len(vectors)), np.empty(len(vectors))
+    for first in range(0, len(vectors), _BLOCK):
+        block = vectors[first : first + _BLOCK]
+        for place, (v, product) in enumerate(zip(block, finite(products(block)), strict=True)):
+            v, product = v.double(), product.double()
+            square = float(v @ v)
+            quotient = float(v @ product) / square
+            quotients[first + place] = quotient
+            rest = product.sub_(v, alpha=quotient)
+            residuals[first + place] = float(rest.norm()) / math.sqrt(square)
+    order = np.argsort(quotients, kind="stable")
+    if not np.array_equal(order, np.arange(len(order))):
+        vectors = vectors[torch.from_numpy(order).to(vectors.device)]
+    return quotients[order], residuals[order], vectors
+
+
+def random_vectors(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Return standard normal vectors, shape (count, n), the same ones on every device."""
+    drawn = torch.randn(count, like.shape[-1], generator=generator, dtype=torch.float32)
+    return drawn.to(like.device, like.dtype)
+
+
+def finite(products: Tensor) -> Tensor:
+    """Return products, or raise where they are not finite."""
+    if not bool(torch.isfinite(products).all()):
+        raise ValueError(
+            "The curvature must be finite; a product with it holds NaN or infinity. Use a point "
+            "from before the training diverged, or a cost that is twice differentiable there "
+            "(√ and the norm are not at 0)."
+        )
+    return products
+
+
+def _ends_of(count: int, k: int, ends: Ends) -> Array:
+    """Return the numbers of the wanted ones among ascending values."""
+    low = np.arange(min(k, count)) if ends != "largest" else np.arange(0)
+    high = np.arange(max(count - k, 0), count) if ends != "smallest" else np.arange(0)
+    return np.union1d(low, high).astype(np.intp)
+
+
+@dataclass(eq=False)
+class _Chain:
+    """What the products with a basis left outside of it: a vector, and how much each left."""
+
+    vector: Tensor
+    shares: Array
+
+
+class _Search:
+    """A growing orthonormal basis Q with A Q = Q M + Σ p sᵀ, summed over chains (p, s)."""
+
+    def __init__(
+        self, products: Products, start: Tensor, capacity: int, generator: torch.Generator
+    ) -> None:
+        self.products, self.generator, self.capacity = products, generator, capacity
+        self.rows = start.new_empty((capacity, len(start)))
+        self.matrix = np.zeros((capacity, capacity))
+        self.count, self.used, self.scale = 0, 0, 0.0
+        self.chains: list[_Chain] = []
+        self.current: _Chain | None = _Chain(start, np.zeros(capacity))  # which one goes on
+        # The chain that searches for what was missed: what was known before it, its place in the
+        # basis, its length.
+        self.searching: _Chain | None = None
+        self.known: Array | None = None
+        self.first, self.steps = 0, 0
+        self._since = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Tell whether the Ritz values are worth a look."""
+        return self.count <= _EACH_STEP or self._since >= _SOME_STEPS or self.current is None
+
+    def step(self) -> None:
+        """Add the next vector of the current chain, or a random one, to the basis."""
+        place = self.count
+        vector = self._fresh() if self.current is None else self.current.vector
+        unit = self.rows[place] = vector / torch.linalg.vector_norm(vector)
+        product = finite(self.products(self.rows[place : place + 1]))[0]
+        self.used, self.count, self._since = self.used + 1, place + 1, self._since + 1
+        before = float(torch.linalg.vector_norm(product))
+        self.scale = max(self.scale, before)
+        product, along = self._off_basis(product)
+        left = float(torch.linalg.vector_norm(product))
+        if left < _AGAIN * before:
+            product, more = self._off_basis(product)
+            along, left = along + more, float(torch.linalg.vector_norm(product))
+        self.matrix[place, : place + 1] = self.matrix[: place + 1, place] = along
+        searches = self.current is self.searching
+        self.chains = [chain for chain in self.chains if chain is not self.current]
+        for chain in self.chains:
+            chain.vector -= (unit @ chain.vector) * unit
+        self.current = None
+        if left > 10 * torch.finfo(product.dtype).eps * self.scale:  # else it is invariant
+            self.current = _Chain(product, np.eye(1, self.capacity, place)[0])
+            self.chains.append(self.current)
+        if searches:
+            self.steps, self.searching = self.steps + 1, self.current
+
+    def _off_basis(self, vector: Tensor) -> tuple[Tensor, Array]:
+        """Return what of a vector is orthogonal to the basis, and its components in it."""
+        basis = self.rows[: self.count]
+        along = basis @ vector
+        return torch.addmv(vector, basis.T, along, alpha=-1), along.double().cpu().numpy()
+
+    def _fresh(self) -> Tensor:
+        """Return a random unit vector that is orthogonal to the basis."""
+        vector = random_vectors(1, self.rows, self.generator)[0]
+        for _ in range(3):  # what is left may be little where the basis is nearly everything
+            vector = self._off_basis(vector)[0]
+            vector /= torch.linalg.vector_norm(vector)
+        return vector
+
+    def ritz(self) -> tuple[Array, Array]:
+        """Return Ritz values, ascending, and their vectors in the basis."""
+        self._since = 0
+        values, vectors = np.linalg.eigh(self.matrix[: self.count, : self.count])
+        return values, vectors
+
+    def residual_parts(self, vectors: Array) -> Array:
+        """Return what each chain adds to the residuals of vectors in the basis at most."""
+        parts = np.zeros((len(self.chains), vectors.shape[1]))
+        for part, chain in zip(parts, self.chains, strict=True):
+            norm = float(torch.linalg.vector_norm(chain.vector))
+            part[:] = norm * np.abs(chain.shares[: self.count] @ vectors)
+        return parts
+
+    def advance(self, parts: Array) -> None:
+        """Go on with the chain that adds most to some residuals."""
+        self.current = self.chains[int(parts.max(axis=1).argmax())] if len(parts) else None
+
+    def combined(self, weights: Array) -> Tensor:
+        """Return combinations of the basis, shape (m, n) for weights of shape (count, m)."""
+        mixed = torch.from_numpy(weights.T.copy()).to(self.rows.device, self.rows.dtype)
+        return mixed @ self.rows[: self.count]
+
+    def look_further(self, wanted: Array, afresh: bool) -> None:
+        """Go on with the chain that searches for what was missed, or begin another one."""
+        self.current = None if afresh else self.searching
+        if afresh:
+            self.known, self.searching = wanted, None
+            self.first, self.steps = self.count, 0
+
+    def verdict(
+        self, values: Array, vectors: Array, chosen: Array, ends: Ends, margin: float
+    ) -> str:
+        """Say whether what was found is `"complete"`, or a chain goes `"on"`, or `"another"`.
+
+        Args:
+            values: The Ritz values of the whole basis, ascending.
+            vectors: Their vectors in the basis.
+            chosen: Which of them are wanted; all of these have converged.
+            ends: Which ends are wanted.
+            margin: How far beyond the last wanted value something missed would have to be.
+        """
+        found = values[chosen]
+        if self.known is None or np.abs(found - self.known).max() > margin:
+            return "another"  # the chain found something: there may be more of its kind
+        if self.searching is None:  # its space is invariant: it has met every eigenvalue there is
+            return "complete"
+        # The space of the chain, without the wanted vectors.
+        n, own = self.count, vectors[:, chosen]
+        space = np.eye(n)[:, self.first :] - own @ own[self.first :].T
+        space, sizes, _ = np.linalg.svd(space, full_matrices=False)
+        space = space[:, sizes > _INSIDE]
+        others, mixed = np.linalg.eigh(space.T @ self.matrix[:n, :n] @ space)
+        mixed = space @ mixed
+        errors = self.residual_parts(mixed).sum(axis=0)
+        # What was found is set apart, so the others lie between these.
+        rest = np.append(np.delete(values, chosen), others)
+        low = len(chosen) if ends == "smallest" else len(chosen) // 2 * (ends == "both")
+        clear = True
+        if ends != "smallest":
+            room = found[low] + margin
+            clear = self._nothing_above(others[::-1], errors[::-1], room, rest.min())
+        if ends != "largest":
+            room = margin - found[low - 1]
+            clear = clear and self._nothing_above(-others, errors, room, -rest.max())
+        return "complete" if clear else "on"
+
+    def _nothing_above(self, own: Array, errors: Array, room: float, lowest: float) -> bool:
+        """Tell whether an eigenvalue beyond `room` would have been noticed by the chain.
+
+        A chain of degree d holds the vector T_d(A) w, a Chebyshev polynomial that is small from
+        the lowest eigenvalue up to a Ritz value ϑ. Had the random w met an eigenvalue μ > ϑ, the
+        Rayleigh quotient of that vector were above ϑ, unless
+            (μ − ϑ)/(ϑ − lowest) T_d(1 + 2 (μ − ϑ)/(ϑ − lowest))² w_μ² ≤ 1.
+        Ritz values that have converged are passed over, for one degree each.
+
+        Args:
+            own: Ritz values of the chain, descending; at most `room`.
+            errors: Bounds of their residuals.
+            room: The least eigenvalue that must not be missed.
+            lowest: The lowest Ritz value of what is not wanted.
+        """
+        needed = 0.5 * math.log(self.rows.shape[1] / _LEAST_COMPONENT)
+        for passed, top in enumerate(own):
+            spread = top - lowest
+            gap = (room - top) / spread if spread > 0 else 0.0
+            degree = self.steps - 1 - passed
+            if gap > 0 and degree >= 0:
+                grown = degree * math.acosh(1 + 2 * gap) - math.log(2) + 0.5 * math.log(gap)
+                if grown >= needed:
+                    return True
+            if errors[passed] > room - top:
+                break
+        return False
+
+    def restart(self, values: Array, vectors: Array, chosen: Array) -> None:
+        """Replace the basis by its best half: the wanted Ritz vectors first, then the next."""
+        keep = min(max(len(chosen) + 5, self.capacity // 2), self.capacity - 4)
+        others = np.setdiff1d(np.arange(len(values)), chosen)
+        # The nearest ones to a wanted value are the next to come.
+        apart = np.abs(values[others, None] - values[chosen]).min(axis=1)
+        others = others[np.argsort(apart, kind="stable")][: keep - len(chosen)]
+        order = np.concatenate([chosen, others])
+        weights = vectors[:, order]
+        mixed = torch.from_numpy(weights.T.copy()).to(self.rows.device, self.rows.dtype)
+        for begin in range(0, self.rows.shape[1], _PIECE):
+            piece = self.rows[: self.count, begin : begin + _PIECE]
+            self.rows[: len(order), begin : begin + _PIECE] = mixed @ piece
+        for chain in self.chains:
+            shares = chain.shares[: self.count] @ weights
+            chain.shares[:] = 0
+            chain.shares[: len(order)] = shares
+        self.count = len(order)
+        self.matrix[:] = 0
+        np.fill_diagonal(self.matrix[: self.count, : self.count], values[order])
+        self.first = min(self.first, len(chosen))
