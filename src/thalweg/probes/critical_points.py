@@ -1,6 +1,5 @@
 """Telling minima, maxima and saddles apart, and what is none of them."""
 
-import importlib
 import math
 import time
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.environment import provenance
-from thalweg.objectives.curvature import Curvature, curvature
+from thalweg.objectives.curvature import curvature
 from thalweg.objectives.objective import Objective, expect_objective
 from thalweg.probes.critical_point_search import expect_settings
 from thalweg.probes.local_model import (
@@ -24,6 +23,7 @@ from thalweg.probes.local_model import (
     scale_of,
 )
 from thalweg.probes.null_space import PAIRS, NullSpaceProbe, null_space_probe
+from thalweg.probes.spectrum import spectrum
 from thalweg.progress import Progress, progress_bar
 from thalweg.results.critical_point import CriticalPoint
 
@@ -144,12 +144,13 @@ def classify(
 
 @dataclass(frozen=True, eq=False)
 class _Pairs:
-    """Eigenpairs of the Hessian: all, or those at both ends."""
+    """Eigenpairs of the Hessian: all, or those at both ends, which may be known for sure."""
 
     eigenvalues: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     residuals: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
     vectors: Tensor
     whole: bool
+    ends_known: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +184,8 @@ class _Question:
         if whole:
             self.pairs = _all_pairs(self.model)
         else:
-            self.pairs = _end_pairs(objective, theta, k, self.point)
+            self.pairs, used = _end_pairs(objective, theta, k)
+            self.products += used
         values = self.pairs.eigenvalues
         self.largest = max(float(np.abs(values).max()), self.model.largest)
         self.zero = self._zero()
@@ -292,7 +294,7 @@ class _Question:
         """Tell whether the smallest eigenvalue in size is known to be beyond zero."""
         values, residuals = self.pairs.eigenvalues, self.pairs.residuals
         end = 0 if self.positive else -1
-        return bool(abs(values[end]) - residuals[end] > self.zero)
+        return self.pairs.ends_known and bool(abs(values[end]) - residuals[end] > self.zero)
 
     def _beyond(self, evidence: list[str]) -> _Answer:
         """Ask the cost in the null space of the Hessian."""
@@ -375,30 +377,10 @@ def _all_pairs(model: LocalModel) -> _Pairs:
     return _Pairs(values, np.full(len(values), bound), model.vectors, True)
 
 
-def _end_pairs(objective: Objective, theta: Tensor, k: int, point: Curvature) -> _Pairs:
-    """Return eigenpairs at both ends of the spectrum."""
-    try:
-        spectrum = importlib.import_module("thalweg.probes.spectra").spectrum
-    except ModuleNotFoundError:
-        return _ritz_pairs(point, k)
-    found = spectrum(objective, theta, k=k, progress=False)
-    vectors = torch.as_tensor(np.array(found.eigenvectors))
-    if tuple(vectors.shape) != (len(found.eigenvalues), len(theta)):
-        vectors = vectors.T
-    return _Pairs(
-        np.array(found.eigenvalues),
-        np.array(found.residuals),
-        vectors.to(objective.device),
-        False,
-    )
-
-
-def _ritz_pairs(point: Curvature, k: int) -> _Pairs:
-    """Return the outermost Ritz pairs of a Krylov space of the gradient."""
-    model = local_model(point, max(2 * _KRYLOV, 4 * k))
-    ranks = range(len(model.eigenvalues))
-    chosen = sorted({*ranks[:k], *ranks[-k:]})
-    values, vectors = model.eigenvalues[chosen], model.vectors[chosen]
-    images = model.images[chosen]
-    residuals = (images - values[:, None].to(vectors) * vectors).double().norm(dim=1).cpu()
-    return _Pairs(values.numpy(), residuals.numpy(), vectors, False)
+def _end_pairs(objective: Objective, theta: Tensor, k: int) -> tuple[_Pairs, int]:
+    """Return eigenpairs at both ends of the spectrum, and the products that it took."""
+    found = spectrum(objective, theta, k, progress=False)
+    vectors = torch.from_numpy(found.eigenvectors.copy()).to(objective.device, objective.dtype)
+    known = found.complete and bool(found.converged.all())
+    pairs = _Pairs(found.eigenvalues, found.residuals, vectors, whole=False, ends_known=known)
+    return pairs, found.products
