@@ -175,7 +175,7 @@ def test_a_finished_figure_is_drawn_as_it_is(tmp_path):
 
 
 def test_what_has_no_plot_is_refused(tmp_path):
-    with pytest.raises(TypeError, match="shows a Profile, Surface, History, Displacement or Run"):
+    with pytest.raises(TypeError, match="shows a Profile, Surface, History, Displacement, Run"):
         draw([1.0, 2.0], tmp_path / "figure.png")
 
 

@@ -11,9 +11,18 @@ from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.run_plot import run_figure
+from thalweg.figures.spectrum_plot import density_figure, spectrum_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
-from thalweg.results import Displacement, History, Profile, RunSurface, Surface
+from thalweg.results import (
+    Displacement,
+    History,
+    Profile,
+    RunSurface,
+    SpectralDensity,
+    Spectrum,
+    Surface,
+)
 
 __all__ = ["figure_of", "figures_of"]
 
@@ -35,13 +44,17 @@ def figure_of(
       distances, how far the run is from the line and off the surface, and the curvature across
       the line where it was taken. Parts of the run behind the surface are faint.
 
+    - `Spectrum`: the eigenvalues by their rank from each end, with bands of their residuals.
+    - `SpectralDensity`: the density on a logarithmic scale, with its standard errors.
+
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
 
     Args:
         result: What to show.
         log: Whether the cost has a logarithmic scale. By default it has not, except for
-            surfaces whose values are positive and span more than two decades.
+            surfaces whose values are positive and span more than two decades; for a spectrum
+            it is the scale of the eigenvalues, on both sides of zero.
         title: Heading; by default one that fits the type.
         caption: Words below the figure; by default data, policies and seeds as far as the
             provenance knows them.
@@ -66,10 +79,14 @@ def figure_of(
         figure = displacement_figure(result)
     elif isinstance(result, RunSurface):
         figure = run_figure(result, log)
+    elif isinstance(result, Spectrum):
+        figure = spectrum_figure(result, log)
+    elif isinstance(result, SpectralDensity):
+        figure = density_figure(result, log)
     else:
         raise TypeError(
-            "A plot shows a Profile, Surface, History, Displacement or RunSurface; got "
-            f"{type(result).__name__}. Pass one of these (a trajectory is seen by way of "
+            "A plot shows a Profile, Surface, History, Displacement, RunSurface, Spectrum or "
+            f"SpectralDensity; got {type(result).__name__}. Pass one of these (a trajectory is seen by way of "
             "`displacement` or `ruled_surface`), or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title

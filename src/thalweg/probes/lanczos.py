@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.progress import Progress
@@ -152,13 +153,12 @@ def measured(products: Products, vectors: Tensor) -> tuple[Array, Array, Tensor]
     quotients, residuals = np.empty(len(vectors)), np.empty(len(vectors))
     for first in range(0, len(vectors), _BLOCK):
         block = vectors[first : first + _BLOCK]
-        for place, (v, product) in enumerate(zip(block, finite(products(block)), strict=True)):
-            v, product = v.double(), product.double()
-            square = float(v @ v)
-            quotient = float(v @ product) / square
-            quotients[first + place] = quotient
-            rest = product.sub_(v, alpha=quotient)
-            residuals[first + place] = float(rest.norm()) / math.sqrt(square)
+        for place, pair in enumerate(zip(block, finite(products(block)), strict=True), first):
+            vector, product = (each.double() for each in pair)
+            square = float(vector @ vector)
+            quotients[place] = float(vector @ product) / square
+            rest = product - quotients[place] * vector
+            residuals[place] = float(rest.norm()) / math.sqrt(square)
     order = np.argsort(quotients, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         vectors = vectors[torch.from_numpy(order).to(vectors.device)]
@@ -182,7 +182,7 @@ def finite(products: Tensor) -> Tensor:
     return products
 
 
-def _ends_of(count: int, k: int, ends: Ends) -> Array:
+def _ends_of(count: int, k: int, ends: Ends) -> NDArray[np.intp]:
     """Return the numbers of the wanted ones among ascending values."""
     low = np.arange(min(k, count)) if ends != "largest" else np.arange(0)
     high = np.arange(max(count - k, 0), count) if ends != "smallest" else np.arange(0)
@@ -292,7 +292,7 @@ class _Search:
             self.first, self.steps = self.count, 0
 
     def verdict(
-        self, values: Array, vectors: Array, chosen: Array, ends: Ends, margin: float
+        self, values: Array, vectors: Array, chosen: NDArray[np.intp], ends: Ends, margin: float
     ) -> str:
         """Say whether what was found is `"complete"`, or a chain goes `"on"`, or `"another"`.
 
@@ -356,7 +356,7 @@ class _Search:
                 break
         return False
 
-    def restart(self, values: Array, vectors: Array, chosen: Array) -> None:
+    def restart(self, values: Array, vectors: Array, chosen: NDArray[np.intp]) -> None:
         """Replace the basis by its best half: the wanted Ritz vectors first, then the next."""
         keep = min(max(len(chosen) + 5, self.capacity // 2), self.capacity - 4)
         others = np.setdiff1d(np.arange(len(values)), chosen)
