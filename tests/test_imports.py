@@ -67,6 +67,7 @@ ALLOWED = {
     "source_files": set(),
     "studies": {
         "evaluate",
+        "functions",
         "grids",
         "measures",
         "objectives",
@@ -88,6 +89,7 @@ ALLOWED = {
         "figures",
         "grids",
         "measures",
+        "probes",
         "records",
         "reports",
         "results",

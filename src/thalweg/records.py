@@ -154,8 +154,8 @@ class Record:
             _check_name(name, "result")
             if not isinstance(result, Result):
                 raise TypeError(
-                    "A result is a Profile, Surface, History, Displacement, RunSurface, Spectrum or "
-                    f"SpectralDensity; `results[{name!r}]` is a {type(result).__name__}. Put "
+                    "A result is a Profile, Surface, History, Displacement, RunSurface, Spectrum "
+                    f"or SpectralDensity; `results[{name!r}]` is a {type(result).__name__}. Put "
                     "numbers in `numbers`, settings in `asked`."
                 )
         numbers = {name: _scalar(value, name) for name, value in self.numbers.items()}

@@ -86,8 +86,8 @@ def figure_of(
     else:
         raise TypeError(
             "A plot shows a Profile, Surface, History, Displacement, RunSurface, Spectrum or "
-            f"SpectralDensity; got {type(result).__name__}. Pass one of these (a trajectory is seen by way of "
-            "`displacement` or `ruled_surface`), or build a `Figure` yourself."
+            f"SpectralDensity; got {type(result).__name__}. Pass one of these (a trajectory is "
+            "seen by way of `displacement` or `ruled_surface`), or build a `Figure` yourself."
         )
     heading = figure.title if title is None else title
     return Figure(
