@@ -34,9 +34,9 @@ __all__ = [
 Products = Callable[[Tensor], Tensor]
 Ends = Literal["both", "largest", "smallest"]
 
-_AGAIN = 0.1  # where so little of a product is left, it is orthogonalised once more
 _SAFETY = 0.9  # of the tolerance, at which estimates of residuals count as converged
 _EACH_STEP, _SOME_STEPS = 100, 4  # of the basis: up to here every step is looked at; beyond, some
+_PATIENCE = 4  # times as many products as it took to find something, for what was missed
 _BLOCK, _PIECE = 16, 1 << 16  # vectors that are multiplied at once; entries that are combined
 # A random unit vector has a square component of at least this / n along any given direction, with
 # a probability of 99 % (χ² with one degree of freedom).
@@ -54,7 +54,8 @@ class Eigenpairs:
         residuals: ‖A v − λ v‖ of each, from a product with v and in float64, shape (m,).
         scale: Largest magnitude of an eigenvalue that was seen.
         complete: Whether nothing that should be among the values is missing, with a probability
-            of 99 %: neither copies of multiple eigenvalues nor others.
+            of 99 %: neither copies of multiple eigenvalues nor others. False where that would
+            take more than four times as many products as the search had taken.
         products: Number of vectors that were multiplied.
     """
 
@@ -103,7 +104,7 @@ def extreme_eigenpairs(
     size = len(start)
     wanted = min(size, k if ends != "both" else 2 * k)
     search = _Search(products, start, min(size, max(basis, wanted + 10)), generator)
-    complete = False
+    complete, patience = False, 0
     while True:
         search.step()
         last = search.used + wanted >= limit
@@ -124,6 +125,8 @@ def extreme_eigenpairs(
         else:
             verdict = search.verdict(values, vectors, chosen, ends, tolerance * scale)
             complete = verdict == "complete"
+            patience = patience or _PATIENCE * search.used
+            last = last or search.used >= patience
             search.look_further(values[chosen], afresh=verdict == "another")
         if last or complete:
             break
@@ -213,6 +216,7 @@ class _Search:
         # basis, its length.
         self.searching: _Chain | None = None
         self.known: Array | None = None
+        self.blocking: _Chain | None = None  # another chain, without which the search is stuck
         self.first, self.steps = 0, 0
         self._since = 0
 
@@ -225,16 +229,15 @@ class _Search:
         """Add the next vector of the current chain, or a random one, to the basis."""
         place = self.count
         vector = self._fresh() if self.current is None else self.current.vector
+        if self.chains and self.current is not self.chains[-1]:  # it waited, and rounding went on
+            vector, _ = self._off_basis(vector)
         unit = self.rows[place] = vector / torch.linalg.vector_norm(vector)
         product = finite(self.products(self.rows[place : place + 1]))[0]
         self.used, self.count, self._since = self.used + 1, place + 1, self._since + 1
-        before = float(torch.linalg.vector_norm(product))
-        self.scale = max(self.scale, before)
+        self.scale = max(self.scale, float(torch.linalg.vector_norm(product)))
         product, along = self._off_basis(product)
-        left = float(torch.linalg.vector_norm(product))
-        if left < _AGAIN * before:
-            product, more = self._off_basis(product)
-            along, left = along + more, float(torch.linalg.vector_norm(product))
+        product, more = self._off_basis(product)  # once would let errors grow from step to step
+        along, left = along + more, float(torch.linalg.vector_norm(product))
         self.matrix[place, : place + 1] = self.matrix[: place + 1, place] = along
         searches = self.current is self.searching
         self.chains = [chain for chain in self.chains if chain is not self.current]
@@ -285,9 +288,11 @@ class _Search:
         return mixed @ self.rows[: self.count]
 
     def look_further(self, wanted: Array, afresh: bool) -> None:
-        """Go on with the chain that searches for what was missed, or begin another one."""
-        self.current = None if afresh else self.searching
-        if afresh:
+        """Go on with the search for what was missed, or begin another one."""
+        if not afresh:
+            self.current = self.searching if self.blocking is None else self.blocking
+        else:
+            self.current = None
             self.known, self.searching = wanted, None
             self.first, self.steps = self.count, 0
 
@@ -315,33 +320,38 @@ class _Search:
         space = space[:, sizes > _INSIDE]
         others, mixed = np.linalg.eigh(space.T @ self.matrix[:n, :n] @ space)
         mixed = space @ mixed
-        errors = self.residual_parts(mixed).sum(axis=0)
+        parts = self.residual_parts(mixed)
         # What was found is set apart, so the others lie between these.
         rest = np.append(np.delete(values, chosen), others)
         low = len(chosen) if ends == "smallest" else len(chosen) // 2 * (ends == "both")
+        self.blocking = None
         clear = True
         if ends != "smallest":
             room = found[low] + margin
-            clear = self._nothing_above(others[::-1], errors[::-1], room, rest.min())
-        if ends != "largest":
+            clear = self._nothing_above(others[::-1], parts[:, ::-1], room, rest.min(), margin)
+        if clear and ends != "largest":
             room = margin - found[low - 1]
-            clear = clear and self._nothing_above(-others, errors, room, -rest.max())
+            clear = self._nothing_above(-others, parts, room, -rest.max(), margin)
         return "complete" if clear else "on"
 
-    def _nothing_above(self, own: Array, errors: Array, room: float, lowest: float) -> bool:
+    def _nothing_above(
+        self, own: Array, parts: Array, room: float, lowest: float, margin: float
+    ) -> bool:
         """Tell whether an eigenvalue beyond `room` would have been noticed by the chain.
 
         A chain of degree d holds the vector T_d(A) w, a Chebyshev polynomial that is small from
         the lowest eigenvalue up to a Ritz value ϑ. Had the random w met an eigenvalue μ > ϑ, the
         Rayleigh quotient of that vector were above ϑ, unless
             (μ − ϑ)/(ϑ − lowest) T_d(1 + 2 (μ − ϑ)/(ϑ − lowest))² w_μ² ≤ 1.
-        Ritz values that have converged are passed over, for one degree each.
+        Ritz values that have converged are passed over, for one degree each: the error of a value
+        is at most its residual, and at most the square of that over the distance to the next.
 
         Args:
             own: Ritz values of the chain, descending; at most `room`.
-            errors: Bounds of their residuals.
+            parts: What each chain adds to their residuals at most.
             room: The least eigenvalue that must not be missed.
             lowest: The lowest Ritz value of what is not wanted.
+            margin: How far `room` is beyond the last wanted value.
         """
         needed = 0.5 * math.log(self.rows.shape[1] / _LEAST_COMPONENT)
         for passed, top in enumerate(own):
@@ -352,7 +362,13 @@ class _Search:
                 grown = degree * math.acosh(1 + 2 * gap) - math.log(2) + 0.5 * math.log(gap)
                 if grown >= needed:
                     return True
-            if errors[passed] > room - top:
+            error = float(parts[:, passed].sum())
+            next_one = own[passed + 1] if passed + 1 < len(own) else -math.inf
+            if min(error, error**2 / max(top - next_one, 1e-300)) > room - top:
+                largest = self.chains[int(parts[:, passed].argmax())]
+                # A copy of the last wanted value: no degree helps, it must converge.
+                if room - top <= 2 * margin and largest is not self.searching:
+                    self.blocking = largest
                 break
         return False
 
