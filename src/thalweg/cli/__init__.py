@@ -24,6 +24,7 @@ import tyro
 from thalweg._version import __version__
 from thalweg.cli.folders import rank_here, say
 from thalweg.cli.sections import profile, surface
+from thalweg.cli.spectra import spectrum
 from thalweg.cli.studies import check, copy, demo, list_studies, report, run
 
 __all__ = ["main"]
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "copy": copy,
         "profile": profile,
         "surface": surface,
+        "spectrum": spectrum,
         "report": report,
     }
     try:

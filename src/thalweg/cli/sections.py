@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from thalweg.results import Profile, Surface
     from thalweg.space import ParameterSpace
 
-__all__ = ["profile", "surface"]
+__all__ = [
+    "Checkpoint",
+    "Factory",
+    "folder_name_of",
+    "names_of",
+    "profile",
+    "stated",
+    "surface",
+]
 
 Checkpoint = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
 Factory = Annotated[str, tyro.conf.arg(metavar="FILE.PY:FACTORY")]
@@ -67,7 +75,7 @@ def profile(
     line = Line(ends[0], ends[1], labels=(names[0], names[1]))
     if plan:
         return _say_plan(planned(cost, line, cells))
-    asked: dict[str, Any] = {"checkpoints": _stated((a, b)), "objective": objective}
+    asked: dict[str, Any] = {"checkpoints": stated((a, b)), "objective": objective}
     asked |= {"grid": grid or "0:1:51"} if tolerance is None else {"tolerance": tolerance}
     folder = output or Path("thalweg-runs") / folder_name_of("profile", names)
     prepare(folder, "profile", asked)
@@ -142,7 +150,7 @@ def surface(
     cells = [_coordinates(t, name, usual, tolerance) for t, name in ((x, "--x"), (y, "--y"))]
     cost = load_objective(objective)
     names = names_of(checkpoints)
-    asked: dict[str, Any] = {"checkpoints": _stated(checkpoints), "objective": objective}
+    asked: dict[str, Any] = {"checkpoints": stated(checkpoints), "objective": objective}
     asked |= {"x": x or usual, "y": y or usual}
     asked |= {} if tolerance is None else {"tolerance": tolerance}
     if through:
@@ -209,7 +217,7 @@ def folder_name_of(what: str, names: Sequence[str]) -> str:
     return "-".join([what, *(re.sub(r"[^\w.=+]+", "_", name) for name in names)])
 
 
-def _stated(paths: Sequence[Path]) -> list[dict[str, str]]:
+def stated(paths: Sequence[Path]) -> list[dict[str, str]]:
     """Return name and checksum of each checkpoint."""
     return [{"file": path.resolve().name, "sha256": _digest(path)} for path in paths]
 

@@ -22,7 +22,14 @@ try:
     from matplotlib.colors import LogNorm, Normalize
     from matplotlib.figure import Figure as Canvas
     from matplotlib.patheffects import withStroke
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import (
+        FixedLocator,
+        FuncFormatter,
+        LogLocator,
+        MaxNLocator,
+        NullFormatter,
+        NullLocator,
+    )
 except ImportError as error:
     raise ImportError(
         "Drawing needs matplotlib, which is not installed. "
@@ -273,7 +280,9 @@ def _label_axes(axes: Axes, panel: Panel, first: bool) -> None:
         axes.set_title(panel.title, fontsize=7, loc="left", color=_SOFT)
     if panel.x.log:
         axes.set_xscale("log")
-    if panel.y.log:
+    if panel.y.linear_below is not None:
+        axes.set_yscale("symlog", linthresh=panel.y.linear_below, linscale=0.5)
+    elif panel.y.log:
         axes.set_yscale("log")
     if panel.equal:  # the limits give way, not the size
         axes.set_aspect("equal", adjustable="datalim")
@@ -303,8 +312,10 @@ def _draw_lines(axes: Axes, panel: Panel, ticks: int) -> None:
         axes.set_xlim(low - margin, high + margin)
     if panel.y.limits:
         axes.set_ylim(panel.y.limits)
-    for axis, log, most in ((axes.xaxis, panel.x.log, ticks), (axes.yaxis, panel.y.log, 5)):
-        if log:
+    for axis, scale, most in ((axes.xaxis, panel.x, ticks), (axes.yaxis, panel.y, 5)):
+        if scale.linear_below is not None:
+            _mark_both_sides(axis, scale.linear_below)
+        elif scale.log:
             _mark_decades(axis)
         else:
             axis.set_major_locator(MaxNLocator(most, steps=_STEPS))
@@ -317,6 +328,26 @@ def _mark_decades(axis: Any) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(_plain_number))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _mark_both_sides(axis: Any, linear_below: float) -> None:
+    """Mark zero and some powers of ten on both sides of it, at most four on each."""
+    low, high = axis.get_view_interval()
+    first = math.ceil(math.log10(linear_below) - 1e-9)
+    last = math.floor(math.log10(max(-low, high, linear_below)) + 1e-9)
+    powers = range(last, first - 1, -max(1, math.ceil((last - first + 1) / 4)))
+    marks = sorted({0.0, *(sign * 10.0**power for power in powers for sign in (-1, 1))})
+    axis.set_major_locator(FixedLocator([mark for mark in marks if low <= mark <= high]))
+    axis.set_major_formatter(FuncFormatter(_signed_number))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
+
+
+def _signed_number(value: float, _: int | None = None) -> str:
+    """Return a number of a scale that goes on below zero."""
+    if value == 0:
+        return "0"
+    return f"−{_plain_number(-value)}" if value < 0 else _plain_number(value)
 
 
 def _plain_number(value: float, _: int | None = None) -> str:

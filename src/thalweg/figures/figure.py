@@ -19,11 +19,14 @@ class Axis:
         label: Quantity and unit.
         log: Whether it is logarithmic.
         limits: First and last value shown, or None for what the data need.
+        linear_below: On a logarithmic axis that goes on below zero: the magnitude up to which it
+            is linear. None where nothing is below zero.
     """
 
     label: str
     log: bool = False
     limits: tuple[float, float] | None = None
+    linear_below: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

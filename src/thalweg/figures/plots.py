@@ -18,6 +18,7 @@ from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
 from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.run_plot import run_figure
+from thalweg.figures.spectrum_plot import density_figure, spectrum_figure
 from thalweg.figures.step_plot import step_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
@@ -28,6 +29,8 @@ from thalweg.results import (
     History,
     Profile,
     RunSurface,
+    SpectralDensity,
+    Spectrum,
     StepCurvature,
     Surface,
 )
@@ -44,6 +47,8 @@ _PLOTS: Mapping[type, Callable[[Any, bool | None], Figure]] = {
     CriticalPoint: lambda result, _: critical_point_figure(result),
     CriticalPointSearch: lambda result, _: search_figure(result),
     StepCurvature: lambda result, _: step_figure(result),
+    Spectrum: spectrum_figure,
+    SpectralDensity: density_figure,
 }
 
 
@@ -72,6 +77,8 @@ def figure_of(
     - `CriticalPoint`: the eigenvalues in their order, and the cost in the null space.
     - `CriticalPointSearch`: the cost, and the norm of its gradient, over the steps.
     - `StepCurvature`: the change of the cost against the step size, true and predicted.
+    - `Spectrum`: the eigenvalues by their rank from each end, with bands of their residuals.
+    - `SpectralDensity`: the density on a logarithmic scale, with its standard errors.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
@@ -79,7 +86,8 @@ def figure_of(
     Args:
         result: What to show.
         log: Whether the cost has a logarithmic scale. By default it has not, except for
-            surfaces whose values are positive and span more than two decades.
+            surfaces whose values are positive and span more than two decades; for a spectrum
+            it is the scale of the eigenvalues, on both sides of zero.
         title: Heading; by default one that fits the type.
         caption: Words below the figure; by default data, policies and seeds as far as the
             provenance knows them.

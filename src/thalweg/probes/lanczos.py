@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.progress import Progress
@@ -33,9 +34,9 @@ __all__ = [
 Products = Callable[[Tensor], Tensor]
 Ends = Literal["both", "largest", "smallest"]
 
-_AGAIN = 0.1  # where so little of a product is left, it is orthogonalised once more
 _SAFETY = 0.9  # of the tolerance, at which estimates of residuals count as converged
 _EACH_STEP, _SOME_STEPS = 100, 4  # of the basis: up to here every step is looked at; beyond, some
+_PATIENCE = 4  # times as many products as it took to find something, for what was missed
 _BLOCK, _PIECE = 16, 1 << 16  # vectors that are multiplied at once; entries that are combined
 # A random unit vector has a square component of at least this / n along any given direction, with
 # a probability of 99 % (χ² with one degree of freedom).
@@ -53,7 +54,8 @@ class Eigenpairs:
         residuals: ‖A v − λ v‖ of each, from a product with v and in float64, shape (m,).
         scale: Largest magnitude of an eigenvalue that was seen.
         complete: Whether nothing that should be among the values is missing, with a probability
-            of 99 %: neither copies of multiple eigenvalues nor others.
+            of 99 %: neither copies of multiple eigenvalues nor others. False where that would
+            take more than four times as many products as the search had taken.
         products: Number of vectors that were multiplied.
     """
 
@@ -102,7 +104,7 @@ def extreme_eigenpairs(
     size = len(start)
     wanted = min(size, k if ends != "both" else 2 * k)
     search = _Search(products, start, min(size, max(basis, wanted + 10)), generator)
-    complete = False
+    complete, patience = False, 0
     while True:
         search.step()
         last = search.used + wanted >= limit
@@ -123,6 +125,8 @@ def extreme_eigenpairs(
         else:
             verdict = search.verdict(values, vectors, chosen, ends, tolerance * scale)
             complete = verdict == "complete"
+            patience = patience or _PATIENCE * search.used
+            last = last or search.used >= patience
             search.look_further(values[chosen], afresh=verdict == "another")
         if last or complete:
             break
@@ -152,13 +156,12 @@ def measured(products: Products, vectors: Tensor) -> tuple[Array, Array, Tensor]
     quotients, residuals = np.empty(len(vectors)), np.empty(len(vectors))
     for first in range(0, len(vectors), _BLOCK):
         block = vectors[first : first + _BLOCK]
-        for place, (v, product) in enumerate(zip(block, finite(products(block)), strict=True)):
-            v, product = v.double(), product.double()
-            square = float(v @ v)
-            quotient = float(v @ product) / square
-            quotients[first + place] = quotient
-            rest = product.sub_(v, alpha=quotient)
-            residuals[first + place] = float(rest.norm()) / math.sqrt(square)
+        for place, pair in enumerate(zip(block, finite(products(block)), strict=True), first):
+            vector, product = (each.double() for each in pair)
+            square = float(vector @ vector)
+            quotients[place] = float(vector @ product) / square
+            rest = product - quotients[place] * vector
+            residuals[place] = float(rest.norm()) / math.sqrt(square)
     order = np.argsort(quotients, kind="stable")
     if not np.array_equal(order, np.arange(len(order))):
         vectors = vectors[torch.from_numpy(order).to(vectors.device)]
@@ -182,7 +185,7 @@ def finite(products: Tensor) -> Tensor:
     return products
 
 
-def _ends_of(count: int, k: int, ends: Ends) -> Array:
+def _ends_of(count: int, k: int, ends: Ends) -> NDArray[np.intp]:
     """Return the numbers of the wanted ones among ascending values."""
     low = np.arange(min(k, count)) if ends != "largest" else np.arange(0)
     high = np.arange(max(count - k, 0), count) if ends != "smallest" else np.arange(0)
@@ -213,6 +216,7 @@ class _Search:
         # basis, its length.
         self.searching: _Chain | None = None
         self.known: Array | None = None
+        self.blocking: _Chain | None = None  # another chain, without which the search is stuck
         self.first, self.steps = 0, 0
         self._since = 0
 
@@ -225,16 +229,15 @@ class _Search:
         """Add the next vector of the current chain, or a random one, to the basis."""
         place = self.count
         vector = self._fresh() if self.current is None else self.current.vector
+        if self.chains and self.current is not self.chains[-1]:  # it waited, and rounding went on
+            vector, _ = self._off_basis(vector)
         unit = self.rows[place] = vector / torch.linalg.vector_norm(vector)
         product = finite(self.products(self.rows[place : place + 1]))[0]
         self.used, self.count, self._since = self.used + 1, place + 1, self._since + 1
-        before = float(torch.linalg.vector_norm(product))
-        self.scale = max(self.scale, before)
+        self.scale = max(self.scale, float(torch.linalg.vector_norm(product)))
         product, along = self._off_basis(product)
-        left = float(torch.linalg.vector_norm(product))
-        if left < _AGAIN * before:
-            product, more = self._off_basis(product)
-            along, left = along + more, float(torch.linalg.vector_norm(product))
+        product, more = self._off_basis(product)  # once would let errors grow from step to step
+        along, left = along + more, float(torch.linalg.vector_norm(product))
         self.matrix[place, : place + 1] = self.matrix[: place + 1, place] = along
         searches = self.current is self.searching
         self.chains = [chain for chain in self.chains if chain is not self.current]
@@ -285,14 +288,16 @@ class _Search:
         return mixed @ self.rows[: self.count]
 
     def look_further(self, wanted: Array, afresh: bool) -> None:
-        """Go on with the chain that searches for what was missed, or begin another one."""
-        self.current = None if afresh else self.searching
-        if afresh:
+        """Go on with the search for what was missed, or begin another one."""
+        if not afresh:
+            self.current = self.searching if self.blocking is None else self.blocking
+        else:
+            self.current = None
             self.known, self.searching = wanted, None
             self.first, self.steps = self.count, 0
 
     def verdict(
-        self, values: Array, vectors: Array, chosen: Array, ends: Ends, margin: float
+        self, values: Array, vectors: Array, chosen: NDArray[np.intp], ends: Ends, margin: float
     ) -> str:
         """Say whether what was found is `"complete"`, or a chain goes `"on"`, or `"another"`.
 
@@ -315,33 +320,38 @@ class _Search:
         space = space[:, sizes > _INSIDE]
         others, mixed = np.linalg.eigh(space.T @ self.matrix[:n, :n] @ space)
         mixed = space @ mixed
-        errors = self.residual_parts(mixed).sum(axis=0)
+        parts = self.residual_parts(mixed)
         # What was found is set apart, so the others lie between these.
         rest = np.append(np.delete(values, chosen), others)
         low = len(chosen) if ends == "smallest" else len(chosen) // 2 * (ends == "both")
+        self.blocking = None
         clear = True
         if ends != "smallest":
             room = found[low] + margin
-            clear = self._nothing_above(others[::-1], errors[::-1], room, rest.min())
-        if ends != "largest":
+            clear = self._nothing_above(others[::-1], parts[:, ::-1], room, rest.min(), margin)
+        if clear and ends != "largest":
             room = margin - found[low - 1]
-            clear = clear and self._nothing_above(-others, errors, room, -rest.max())
+            clear = self._nothing_above(-others, parts, room, -rest.max(), margin)
         return "complete" if clear else "on"
 
-    def _nothing_above(self, own: Array, errors: Array, room: float, lowest: float) -> bool:
+    def _nothing_above(
+        self, own: Array, parts: Array, room: float, lowest: float, margin: float
+    ) -> bool:
         """Tell whether an eigenvalue beyond `room` would have been noticed by the chain.
 
         A chain of degree d holds the vector T_d(A) w, a Chebyshev polynomial that is small from
         the lowest eigenvalue up to a Ritz value ϑ. Had the random w met an eigenvalue μ > ϑ, the
         Rayleigh quotient of that vector were above ϑ, unless
             (μ − ϑ)/(ϑ − lowest) T_d(1 + 2 (μ − ϑ)/(ϑ − lowest))² w_μ² ≤ 1.
-        Ritz values that have converged are passed over, for one degree each.
+        Ritz values that have converged are passed over, for one degree each: the error of a value
+        is at most its residual, and at most the square of that over the distance to the next.
 
         Args:
             own: Ritz values of the chain, descending; at most `room`.
-            errors: Bounds of their residuals.
+            parts: What each chain adds to their residuals at most.
             room: The least eigenvalue that must not be missed.
             lowest: The lowest Ritz value of what is not wanted.
+            margin: How far `room` is beyond the last wanted value.
         """
         needed = 0.5 * math.log(self.rows.shape[1] / _LEAST_COMPONENT)
         for passed, top in enumerate(own):
@@ -352,11 +362,17 @@ class _Search:
                 grown = degree * math.acosh(1 + 2 * gap) - math.log(2) + 0.5 * math.log(gap)
                 if grown >= needed:
                     return True
-            if errors[passed] > room - top:
+            error = float(parts[:, passed].sum())
+            next_one = own[passed + 1] if passed + 1 < len(own) else -math.inf
+            if min(error, error**2 / max(top - next_one, 1e-300)) > room - top:
+                largest = self.chains[int(parts[:, passed].argmax())]
+                # A copy of the last wanted value: no degree helps, it must converge.
+                if room - top <= 2 * margin and largest is not self.searching:
+                    self.blocking = largest
                 break
         return False
 
-    def restart(self, values: Array, vectors: Array, chosen: Array) -> None:
+    def restart(self, values: Array, vectors: Array, chosen: NDArray[np.intp]) -> None:
         """Replace the basis by its best half: the wanted Ritz vectors first, then the next."""
         keep = min(max(len(chosen) + 5, self.capacity // 2), self.capacity - 4)
         others = np.setdiff1d(np.arange(len(values)), chosen)

@@ -12,11 +12,11 @@ from torch import Tensor
 from thalweg.environment import provenance
 from thalweg.objectives.curvature import Curvature, CurvatureKind, curvature
 from thalweg.objectives.objective import Objective, expect_objective
-from thalweg.probes.lanczos import Ends, extreme_eigenpairs, measured, random_vectors
+from thalweg.probes.lanczos import Ends, extreme_eigenpairs, finite, measured, random_vectors
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Spectrum
 
-__all__ = ["DENSE", "checked_curvature", "curvature_facts", "spectrum"]
+__all__ = ["DENSE", "checked_curvature", "curvature_facts", "finite_matrix", "spectrum"]
 
 # Up to this size the whole matrix takes less time than Lanczos: its products are all made at once.
 DENSE = 256
@@ -70,8 +70,9 @@ def spectrum(
     what a random start may miss.
 
     Example:
-        >>> saddle = tw.FunctionObjective(lambda w: (1 - w[0] * w[1]) ** 2, size=2)
-        >>> found = tw.spectrum(saddle, [0.0, 0.0])
+        >>> from thalweg.objectives import FunctionObjective
+        >>> saddle = FunctionObjective(lambda w: (1 - w[0] * w[1]) ** 2, size=2)
+        >>> found = spectrum(saddle, [0.0, 0.0])
         >>> found.eigenvalues, found.ends
         (array([-2.,  2.]), 'all')
     """
@@ -142,13 +143,7 @@ def _expect_settings(k: int, ends: str, tolerance: float, limit: int) -> None:
 
 def _dense(operator: Curvature, k: int, ends: Ends) -> tuple[Array, Tensor, Array, float]:
     """Return the wanted pairs from the whole matrix, residuals from products of their own."""
-    matrix = operator.dense().numpy()
-    if not np.isfinite(matrix).all():
-        raise ValueError(
-            "The curvature must be finite; the matrix holds NaN or infinity. Use a point from "
-            "before the training diverged, or a cost that is twice differentiable there."
-        )
-    values, vectors = np.linalg.eigh(matrix)
+    values, vectors = np.linalg.eigh(finite_matrix(operator))
     size = len(values)
     low = 0 if ends == "largest" else min(k, size)
     high = 0 if ends == "smallest" else min(k, size)
@@ -156,6 +151,11 @@ def _dense(operator: Curvature, k: int, ends: Ends) -> tuple[Array, Tensor, Arra
     rows = torch.from_numpy(vectors[:, chosen].T.copy()).to(operator.gradient)
     _, residuals, _ = measured(operator.products, rows)
     return values[chosen], rows, residuals, float(np.abs(values).max())
+
+
+def finite_matrix(operator: Curvature) -> Array:
+    """Return the whole matrix, or raise where it is not finite."""
+    return finite(operator.dense()).numpy()
 
 
 def checked_curvature(

@@ -23,6 +23,7 @@ NAMES = (
     "random-walk-control",
     "convex-hyperparameters",
     "projection-residual-maxout",
+    "deep-linear-hessians",
     "surface-factored-linear",
     "surface-relu",
     "critical-points",
