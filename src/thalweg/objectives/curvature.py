@@ -2,17 +2,16 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from thalweg.environment import free_memory
 from thalweg.errors import ParameterMismatchError
 from thalweg.objectives.finite_differences import difference, first_order, relative_change
+from thalweg.objectives.graph_memory import bytes_saved, memory_for_graphs
 from thalweg.objectives.objective import Objective
 from thalweg.objectives.pieces import Evaluate, Piece, Pieces, Sums
 from thalweg.objectives.second_order import (
@@ -28,10 +27,6 @@ from thalweg.space import ParameterSpace, TensorBlock, as_vector
 __all__ = ["Curvature", "CurvatureKind", "curvature"]
 
 CurvatureKind = Literal["hessian", "gauss-newton"]
-
-# Graphs are kept in this share of the memory that is free; where nobody tells, in so many bytes.
-_SHARE = 0.4
-_BYTES = 1 << 30
 
 
 class Curvature:
@@ -118,13 +113,13 @@ class Curvature:
             )
         if not len(given):
             return given.clone()
+        if self._way == "double backward" and self._memory != 0:
+            _ = self._first_order  # which keeps graphs
         with self._pieces.context():
             if given.is_inference():  # graphs keep no such tensors
                 given = given.clone()
-            if self._way == "double backward":
-                found = self._pulled(given)
-            else:
-                found = self._alone(given)
+            products = self._pulled if self._way == "double backward" else self._alone
+            found = products(given)
         return found.to(self.objective.dtype)
 
     def product(self, vector: Tensor | ArrayLike) -> Tensor:
@@ -156,8 +151,8 @@ class Curvature:
     def _look(self) -> tuple[float, Tensor]:
         """Return value and gradient, and keep graphs while memory lasts."""
         leaves = self._pieces.leaves
-        left = self._budget() if self._way == "double backward" else 0
-        if left <= 0:
+        left = memory_for_graphs(self.objective.device) if self._memory is None else self._memory
+        if left <= 0 or self._way != "double backward":
             return first_order(self._pieces, leaves)
         sums = Sums(self._pieces)
         for index, evaluate in enumerate(self._evaluates()):
@@ -166,24 +161,16 @@ class Curvature:
                 sums.see(piece)
                 sums.add(piece, gradient_of(piece, leaves))
                 continue
-            with _bytes_saved(self._pieces.fixed_storages) as saved:
-                piece = evaluate(leaves)
-                mapped = self._map(piece)
+            piece = evaluate(leaves)
+            mapped = self._map(piece)
             sums.see(piece)
             sums.add(piece, mapped.gradient)
-            left -= sum(saved.values())
+            left -= bytes_saved(mapped.roots(), self._pieces.fixed_storages)
             if left > 0:
                 mapped.gradient = ()
                 value = piece.value.detach()
                 self._kept[index] = Piece(value, piece.count), mapped
         return sums.value(), sums.vectors()
-
-    def _budget(self) -> int:
-        """Return the bytes that graphs may take."""
-        if self._memory is not None:
-            return self._memory
-        free = free_memory(self.objective.device)
-        return _BYTES if free is None else int(_SHARE * free)
 
     def _evaluates(self) -> Iterator[Evaluate]:
         """Iterate over the pieces, with outputs where the matrix needs them."""
@@ -196,11 +183,9 @@ class Curvature:
 
     def _pulled(self, vectors: Tensor) -> Tensor:
         """Return products from graphs, kept ones or new."""
-        if self._memory != 0:
-            _ = self._first_order
         sums = Sums(self._pieces, (len(vectors),))
         parts = self._pieces.split(vectors)
-        for index, (piece, mapped) in self._kept.items():
+        for piece, mapped in self._kept.values():
             sums.see(piece)
             self._apply(mapped, piece, parts, sums, keep=True)
         if self._kept and len(self._kept) == self._pieces.count:
@@ -344,19 +329,3 @@ def _near(space: ParameterSpace, name: str) -> list[str]:
         parts = block.name.split(".")
         names |= dict.fromkeys(".".join(parts[:n]) for n in range(len(parts), 0, -1))
     return difflib.get_close_matches(name, names, 4, 0.3) or list(names)[:4]
-
-
-@contextmanager
-def _bytes_saved(fixed: frozenset[int]) -> Iterator[dict[int, int]]:
-    """Count the bytes that graphs made inside the block keep, by the place of their memory."""
-    saved: dict[int, int] = {}
-
-    def see(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in fixed:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    hooks: Any = torch.autograd.graph.saved_tensors_hooks
-    with hooks(see, lambda tensor: tensor):
-        yield saved

@@ -1,6 +1,5 @@
 """Gradients of a cost, and products with its Hessian, in one call each."""
 
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 

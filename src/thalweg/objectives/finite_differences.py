@@ -44,7 +44,7 @@ def difference(
     length = _norm(vector)
     if length == 0:
         return torch.zeros_like(gradient(leaves))
-    rounding = torch.finfo(leaves[0].dtype).eps ** (1 / 3)
+    rounding = float(torch.finfo(leaves[0].dtype).eps) ** (1 / 3)
     step = widen * rounding * (1 + _norm(leaves)) / length
     ahead, behind = (
         gradient(
@@ -55,7 +55,8 @@ def difference(
         )
         for sign in (1, -1)
     )
-    return (ahead - behind) / (2 * step)
+    slope: Tensor = (ahead - behind) / (2 * step)
+    return slope
 
 
 def relative_change(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from thalweg.objectives.graph_memory import bytes_saved, memory_for_graphs
 from thalweg.objectives.moving_statistics import differentiable_statistics
 from thalweg.objectives.nested import few_of, tensors_in
 from thalweg.objectives.tangents import unfused
@@ -95,7 +96,7 @@ class Pieces(ABC):
 
     def split(self, vector: Tensor) -> list[Tensor]:
         """Return the parts of flat vectors, shape (..., n), in the shapes of the leaves."""
-        parts = vector.split([leaf.numel() for leaf in self.leaves], dim=-1)
+        parts = torch.split(vector, [leaf.numel() for leaf in self.leaves], dim=-1)
         return [
             part.reshape(*vector.shape[:-1], *leaf.shape)
             for part, leaf in zip(parts, self.leaves, strict=True)
@@ -112,9 +113,7 @@ class Sums:
 
     def __init__(self, pieces: Pieces, shape: tuple[int, ...] = ()) -> None:
         self.pieces = pieces
-        zeros: Any = torch.zeros
-        self._zeros = lambda *size: zeros(size, dtype=torch.float64, device=pieces.device)
-        self._shape = shape
+        self._shape = (*shape, pieces.size)
         self._values = {False: self._zeros(), True: self._zeros()}  # divided or not: added
         self._vectors: dict[bool, Tensor] = {}
         self._count = self._zeros()
@@ -135,7 +134,7 @@ class Sums:
         """
         undivided = piece.count is None
         if undivided not in self._vectors:
-            self._vectors[undivided] = self._zeros(*self._shape, self.pieces.size)
+            self._vectors[undivided] = self._zeros(*self._shape)
         total = self._vectors[undivided]
         total = total if row is None else total[row]
         start = 0
@@ -151,8 +150,11 @@ class Sums:
 
     def vectors(self) -> Tensor:
         """Return the vectors of J, float64."""
-        none = None if self._vectors else self._zeros(*self._shape, self.pieces.size)
-        return self._combined(self._vectors) if none is None else none
+        return self._combined(self._vectors) if self._vectors else self._zeros(*self._shape)
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """Return zeros to add to."""
+        return torch.zeros(shape, dtype=torch.float64, device=self.pieces.device)
 
     def _combined(self, totals: dict[bool, Tensor]) -> Tensor:
         """Divide what is to be divided, and add the rest."""
@@ -217,7 +219,9 @@ class ModelPieces(Pieces):
         ValueError: If parameters are sharded.
     """
 
-    def __init__(self, objective: "ModelObjective", theta: Any, blocks: Sequence[TensorBlock]) -> None:
+    def __init__(
+        self, objective: "ModelObjective", theta: Any, blocks: Sequence[TensorBlock]
+    ) -> None:
         if objective.sharding is not None:
             raise ValueError(
                 "Derivatives need all parameters in one place; those of this model are sharded "
@@ -227,6 +231,12 @@ class ModelPieces(Pieces):
         self.device = objective.device
         # Statistics that move with θ are computed with the pieces.
         self.recalibrates = objective.batch_norm == "recalibrate"
+        if self.recalibrates and objective.splits[0].streamed:
+            raise ValueError(
+                "Derivatives through recalibrated statistics hold all batches at once; split "
+                f"{objective.splits[0].name!r} is streamed. Use batch_norm='stored' or 'batch', "
+                "or stream=False."
+            )
         with objective.passive():
             if self.recalibrates:
                 self.tensors = objective.space.unflatten(objective.point(theta).clone())
@@ -323,6 +333,7 @@ class ModelPieces(Pieces):
 
     def _recalibrated(self, outputs: bool) -> Evaluate:
         """Return all batches as one piece: they share statistics that move with θ."""
+        self._expect_room()
 
         def evaluate(tensors: Sequence[Tensor]) -> Piece:
             objective = self.objective
@@ -340,6 +351,23 @@ class ModelPieces(Pieces):
             )
 
         return evaluate
+
+    def _expect_room(self) -> None:
+        """Raise where the graph of all batches is too large for memory, told from a few."""
+        split = self.objective.splits[0]
+        piece = self.few()(self.leaves)
+        saved = bytes_saved([piece.value.grad_fn], self.fixed_storages)
+        examples = min(_TRIED_EXAMPLES, split.lengths[0])
+        # Twice: statistics are collected in a pass of their own; and twice for the second order.
+        needed = 4 * saved * split.examples // examples
+        room = memory_for_graphs(self.device)
+        del piece
+        if needed > room:
+            raise ValueError(
+                "Derivatives through recalibrated statistics hold all batches at once, which "
+                f"takes about {needed >> 20} MiB; {room >> 20} MiB are to be had. Use "
+                "batch_norm='stored' or 'batch', or fewer examples."
+            )
 
     def _penalty(self, tensors: Sequence[Tensor]) -> Piece:
         """Return the penalty."""

@@ -32,6 +32,10 @@ class LinearMap(Protocol):
 
     gradient: Parts
 
+    def roots(self) -> list[Any]:
+        """Return the nodes at the ends of the graphs that are kept."""
+        ...
+
     def apply(self, vector: Sequence[Tensor], keep: bool, many: bool = False) -> Parts:
         """Return the product with a vector, in parts; None is zero.
 
@@ -79,6 +83,10 @@ class _Hessian:
         self.gradient = gradient_of(piece, leaves, create_graph=True)
         self.places, self.edges = _edges(self.gradient)
 
+    def roots(self) -> list[Any]:
+        """Return where the graph of the gradient begins."""
+        return [edge.node for edge in self.edges]
+
     def apply(self, vector: Sequence[Tensor], keep: bool, many: bool = False) -> Parts:
         """Return H v."""
         return _pulled(self.edges, self.leaves, [vector[i] for i in self.places], keep, many)
@@ -96,7 +104,10 @@ class _GaussNewton:
         slopes = torch.autograd.grad(
             piece.value, self.outputs, create_graph=True, allow_unused=True
         )
-        held = [s if s is not None else torch.zeros_like(o) for s, o in zip(slopes, self.outputs)]
+        held = [
+            torch.zeros_like(output) if slope is None else slope
+            for slope, output in zip(slopes, self.outputs, strict=True)
+        ]
         self.slope_places, self.slope_edges = _edges(held)
         self.gradient = _pulled(
             self.outputs, leaves, [slope.detach() for slope in held], True, False
@@ -107,6 +118,13 @@ class _GaussNewton:
             self.outputs, leaves, self.u, create_graph=True, allow_unused=True
         )
         self.places, self.edges = _edges(back)
+
+    def roots(self) -> list[Any]:
+        """Return where the graphs of outputs, of Jᵀu and of the loss begin."""
+        if not self.outputs:
+            return []
+        edges = [*self.edges, *self.slope_edges]
+        return [*(output.grad_fn for output in self.outputs), *(edge.node for edge in edges)]
 
     def apply(self, vector: Sequence[Tensor], keep: bool, many: bool = False) -> Parts:
         """Return Jᵀ H_L J v."""
