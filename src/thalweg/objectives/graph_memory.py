@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thalweg.environment import free_memory
 
-__all__ = ["bytes_saved", "memory_for_graphs"]
+__all__ = ["bytes_saved", "memory_for_graphs", "nodes_of"]
 
 # Graphs are kept in this share of the memory that is free; where nobody tells, in so many bytes.
 _SHARE = 0.4
@@ -32,19 +32,24 @@ def bytes_saved(roots: Iterable[Any], fixed: frozenset[int]) -> int:
         fixed: Places of memory that is there anyway, such as that of the data.
     """
     sizes: dict[int, int] = {}
-    seen: set[Any] = set()
-    waiting = list(roots)
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        waiting += [following for following, _ in node.next_functions]
+    for node in nodes_of(roots):
         for tensor in _saved_by(node):
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in fixed:
                 sizes[storage.data_ptr()] = storage.nbytes()
     return sum(sizes.values())
+
+
+def nodes_of(roots: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over the nodes of a graph, each once."""
+    seen: set[Any] = set()
+    waiting = list(roots)
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+            yield node
 
 
 def _saved_by(node: Any) -> Iterator[Tensor]:

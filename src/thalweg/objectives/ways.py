@@ -1,12 +1,13 @@
 """Which way to second derivatives the operators of a cost allow: found out on a few examples."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from thalweg.objectives.finite_differences import difference
+from thalweg.objectives.graph_memory import nodes_of
 from thalweg.objectives.pieces import Evaluate, Pieces
 from thalweg.objectives.second_order import (
     forward_over_reverse,
@@ -87,8 +88,11 @@ def _backward_refused(pieces: Pieces, evaluate: Evaluate, gauss_newton: bool) ->
     by_hand = _differentiated_by_hand(piece.value)
     vector = _some_vector(leaves)
     try:
-        make = gauss_newton_map if gauss_newton else hessian_map
-        found = make(piece, leaves).apply(vector, keep=False)
+        mapped = (gauss_newton_map if gauss_newton else hessian_map)(piece, leaves)
+        if any("Error" in node.name() for node in nodes_of(mapped.roots())):
+            # Torch would raise on reaching it, but leaves out what leads to no leaf.
+            return f"{by_hand} forbids to differentiate its backward pass"
+        found = mapped.apply(vector, keep=False)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
@@ -152,16 +156,9 @@ def _some_vector(leaves: Sequence[Tensor]) -> list[Tensor]:
 
 def _differentiated_by_hand(value: Tensor) -> str | None:
     """Return the name of an operator in a graph whose derivative is not torch's own, or None."""
-    seen: set[Any] = set()
-    waiting: list[Any] = [value.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes_of([value.grad_fn]):
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             return type(node).__name__.removesuffix("Backward")
-        waiting += [following for following, _ in node.next_functions]
     return None
 
 
