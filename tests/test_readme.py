@@ -23,7 +23,14 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "page", ["docs/engine.md", "docs/displacement.md", "docs/pictures.md", "docs/trajectories.md"]
+    "page",
+    [
+        "docs/engine.md",
+        "docs/displacement.md",
+        "docs/curvature.md",
+        "docs/pictures.md",
+        "docs/trajectories.md",
+    ],
 )
 def test_the_python_of_a_guide_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)

@@ -150,7 +150,7 @@ def test_finite_differences_converge_as_the_square_of_the_step():
         (_CubeForward, "forward over reverse (double backward fails: _CubeForward forbids"),
         (
             _CubeOnce,
-            "central finite differences of gradients (double backward fails: _CubeOnce forb",
+            "central finite differences of gradients (double backward fails: _CubeOnce",
         ),
         (
             _CubeWrong,

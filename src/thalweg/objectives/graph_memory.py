@@ -1,7 +1,7 @@
 """What the graphs of derivatives take of the memory."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -54,7 +54,8 @@ def nodes_of(roots: Iterable[Any]) -> Iterator[Any]:
 
 def _saved_by(node: Any) -> Iterator[Tensor]:
     """Iterate over the tensors that one node keeps, as far as it tells."""
-    for name in _names_of_saved(type(node)):
+    kind: Any = type(node)
+    for name in _names_of_saved(kind):
         value = getattr(node, name)
         for each in value if isinstance(value, tuple | list) else (value,):
             if isinstance(each, Tensor):
@@ -62,6 +63,6 @@ def _saved_by(node: Any) -> Iterator[Tensor]:
 
 
 @functools.cache
-def _names_of_saved(kind: type) -> tuple[str, ...]:
+def _names_of_saved(kind: Hashable) -> tuple[str, ...]:
     """Return the attributes of a kind of node that hold what it keeps."""
     return tuple(n for n in dir(kind) if n.startswith("_saved_") or n == "saved_tensors")
