@@ -69,9 +69,9 @@ class Problem:
             loss = nn.functional.cross_entropy(model(x.double()), y, reduction="sum")
             gradients = torch.autograd.grad(loss, parameters, create_graph=True)
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            for row, vector in zip(total, vectors.double(), strict=True):
+            for row, vector in enumerate(vectors.double()):
                 parts = torch.autograd.grad(flat @ vector, parameters, retain_graph=True)
-                row += torch.cat([part.reshape(-1) for part in parts])
+                total[row] += torch.cat([part.reshape(-1) for part in parts])
         return total / len(self.data[0])
 
 

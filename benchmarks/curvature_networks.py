@@ -44,7 +44,7 @@ def plain_gradient(model, batches):
     total = [torch.zeros_like(p) for p in parameters]
     for x, y in batches:
         loss = nn.functional.cross_entropy(model(x), y, reduction="sum")
-        for sum_, part in zip(total, torch.autograd.grad(loss, parameters), strict=True):
-            sum_ += part
+        for whole, part in zip(total, torch.autograd.grad(loss, parameters), strict=True):
+            whole.add_(part)
     count = sum(len(y) for _, y in batches)
     return torch.cat([part.reshape(-1) for part in total]) / count
