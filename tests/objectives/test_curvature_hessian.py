@@ -361,6 +361,33 @@ def test_odd_arguments():
         case.objective().hvp(case.point(), torch.ones(2, 30))
 
 
+@pytest.mark.parametrize("kind", ["hessian", "gauss-newton"])
+def test_whole_matrices_are_products_with_unit_vectors(case, kind):
+    found = curvature(case.objective(batch_size=4), case.point(), kind=kind)
+    rows = found.products(torch.eye(found.size))
+    torch.testing.assert_close(found.dense(), (rows + rows.T) / 2, rtol=1e-11, atol=1e-14)
+
+
+def test_whole_matrices_of_operators_that_take_no_batches():
+    class Square(torch.autograd.Function):
+        """Has no rule for batches of slopes, and looks at a number on the way back."""
+
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        def backward(ctx, slope):
+            (x,) = ctx.saved_tensors
+            return 2 * x * slope * (1 if float(slope.detach().sum()) < torch.inf else 0)
+
+    found = curvature(tw.FunctionObjective(lambda t: Square.apply(t).sum() ** 2, 2), [1.0, 2.0])
+    assert found._together(torch.eye(2).double()) is None
+    # (x² + y²)²: 12x² + 4y², 8xy
+    assert found.dense().tolist() == [[28, 16], [16, 52]]
+
+
 def test_no_vectors_have_no_products():
     case = MODELS["perceptron"]
     assert curvature(case.objective(), case.point()).products(torch.ones(0, 31)).shape == (0, 31)
