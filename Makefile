@@ -51,7 +51,9 @@ $(PEERS_VENV)/.ready:
 	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
 	  -c constraints.txt torch==2.13.0 numpy
 	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
-	  loss-landscapes==3.0.6 loss-landscape-3d==0.1.3
+	  loss-landscapes==3.0.6 loss-landscape-3d==0.1.3 pyhessian==0.1 \
+	  curvlinops-for-pytorch==3.0.1 einops einconv opt-einsum unfoldNd linear_operator \
+	  backpack-for-pytorch jaxtyping wadler_lindig scipy
 	@touch $@
 
 bench: $(VENV)/.ready-all $(if $(PEERS),$(PEERS_VENV)/.ready)
@@ -59,6 +61,8 @@ bench: $(VENV)/.ready-all $(if $(PEERS),$(PEERS_VENV)/.ready)
 	  $(if $(PEERS),--peers $(PEERS_VENV)/bin/python)
 	@$(BIN)/python benchmarks/recording.py --scale $(SCALE)
 	@$(BIN)/python benchmarks/displacement.py --scale $(SCALE)
+	@$(BIN)/python benchmarks/curvature.py --scale $(SCALE) \
+	  $(if $(PEERS),--peers $(PEERS_VENV)/bin/python)
 	@$(BIN)/python benchmarks/table.py --scale $(SCALE)
 
 docs: $(VENV)/.ready-dev $(VENV)/.ready-docs

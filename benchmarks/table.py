@@ -198,7 +198,35 @@ def page(results, measured):
         lines += ["## What recording costs", "", *recording_table(measured["recording"]), ""]
     if "displacement" in measured:
         lines += ["## The displacement of a large run", "", displaced(measured["displacement"]), ""]
+    if "curvature" in measured:
+        lines += ["## Products with the Hessian", "", *curvature_table(measured["curvature"]), ""]
     return "\n".join(lines)
+
+
+def curvature_table(result):
+    """Return what a product costs everybody, in units of a gradient, line by line."""
+    names = ("one product", "eight products", *(f"{n}, nothing kept" for n in ("one", "eight")))
+    keys = (*names[:2], "one product, nothing kept", "eight products, nothing kept")
+    rows = [
+        [each["network"], f"{each['parameters']:,}", who]
+        + [brief(costs[key]) if key in costs else "–" for key in keys]
+        for each in result["networks"]
+        for who, costs in each["gradients a product"].items()
+    ]
+    headings = ["network", "parameters", "by", "one", "each of eight", *names[2:]]
+    facts = result["conditions"]
+    told = (
+        "Seconds a product over those of a plain gradient on the same batches in the same round, "
+        f"medians of {len(result['networks'][0]['rounds'])} rounds; {facts['date']}, "
+        f"{facts['threads']} cores of {facts['cpu']}, torch {facts['torch']}, float32. The pass "
+        "that keeps graphs takes "
+        + ", ".join(
+            f"{brief(each['pass that keeps graphs (gradients)'])} gradients ({each['network']})"
+            for each in result["networks"]
+        )
+        + "; peers keep nothing."
+    )
+    return [*markdown(headings, rows), "", told]
 
 
 def recording_table(result):
@@ -261,7 +289,7 @@ def read(folder):
     return order, measured
 
 
-OTHERS = ("points_needed", "instructions", "recording", "displacement")
+OTHERS = ("points_needed", "instructions", "recording", "displacement", "curvature")
 
 
 def bars(result):

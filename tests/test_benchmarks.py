@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import contestants
+import curvature
 import displacement
 import instructions
 import kills
@@ -441,3 +442,33 @@ def test_a_lost_point_is_noticed(monkeypatch):
 
     with pytest.raises(AssertionError, match=r"points \[3, 6\] were reported and are lost"):
         kills.killed(1)
+
+
+# --- products with the Hessian ---------------------------------------------------------------
+
+
+def test_products_are_timed_against_a_gradient(tmp_path):
+    found = curvature.measure("small", 60, 25, rounds=2, peers=None)
+    ours = found["gradients a product"]["thalweg"]
+    assert set(ours) == set(found["rounds"][0]) - {"gradient"}
+    assert found["error"] < 1e-5
+    assert found["method"] == "double backward"
+    lines = table.curvature_table({"networks": [found], "conditions": machine.conditions()})
+    assert lines[2].startswith("| small | 16,330 | thalweg |")
+
+
+def test_a_wrong_product_is_refused():
+    problem = curvature.Problem("small", 30, 25)
+    right = problem.exact(problem.vectors[:1])[0]
+    with pytest.raises(AssertionError, match=r"'anybody' is off by 0.01 of it. Do not time"):
+        curvature.expect_products("anybody", 1.01 * right, right)
+
+
+def test_residuals_of_eigenpairs_are_our_own():
+    problem = curvature.Problem("small", 30, 25)
+    vector = problem.vectors[:1]
+    product = problem.exact(vector)[0]
+    value = float(product @ vector[0].double() / vector.double().square().sum())
+    rest = (product - value * vector[0].double()).norm() / vector.double().norm()
+    (found,) = curvature.residuals(problem, [value], 2 * vector)
+    assert found == pytest.approx(float(rest) / abs(value), rel=1e-9)

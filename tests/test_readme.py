@@ -27,6 +27,7 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
     [
         "docs/critical-points.md",
         "docs/curvature-along-lines.md",
+        "docs/curvature.md",
         "docs/displacement.md",
         "docs/engine.md",
         "docs/pictures.md",

@@ -375,10 +375,6 @@ SMALL = (normal(6, 4, seed=11), classes(6, count=3, seed=12))
             r"needs two examples a batch at least; split 'train' has a batch of one. Choose",
         ),
         (
-            lambda: recalibrating().gradient(recalibrating().space.flatten(seeded(dense, 1))),
-            r"statistics that do not depend on θ.*Use batch_norm='stored' or 'batch'",
-        ),
-        (
             lambda: tw.ModelObjective(seeded(Twice, 1), LOSS, SMALL).value(torch.ones(23)),
             r"used once in a pass; 'norm' is used again. Choose 'stored' or 'batch'",
         ),
@@ -393,10 +389,6 @@ SMALL = (normal(6, 4, seed=11), classes(6, count=3, seed=12))
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-def recalibrating():
-    return tw.ModelObjective(seeded(dense, 1), LOSS, SMALL)
 
 
 def test_a_layer_that_uses_itself_twice_may_keep_stored_statistics():

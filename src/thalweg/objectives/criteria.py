@@ -117,6 +117,7 @@ class _TorchLoss:
     """One of torch's losses: summed term by term in float64, counted as torch counts."""
 
     needs_output = True
+    of_prediction = True  # of an output it uses this alone
 
     def __init__(self, loss: Any) -> None:
         self.terms = copy.deepcopy(loss)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from thalweg.objectives.terms import Criterion, split_batch
+from thalweg.objectives.terms import Criterion, SumAndCount, split_batch
 
 __all__ = ["ForwardPass", "private_copy"]
 
@@ -22,20 +22,36 @@ class ForwardPass(nn.Module):
         self.criteria = tuple(criteria)  # the loss first
         self.needs_output = any(c.needs_output for c in criteria)
 
-    def forward(self, batch: Any, loss_only: bool) -> Tensor:
-        """Return sum and count of every criterion, shape (criteria, 2), float64."""
+    def forward(
+        self, batch: Any, loss_only: bool, apart: bool = False
+    ) -> Tensor | tuple[SumAndCount, Any]:
+        """Return sum and count of every criterion, shape (criteria, 2), float64.
+
+        Args:
+            batch: One batch.
+            loss_only: Whether to leave the metrics out.
+            apart: Whether to return (sum, count) of the loss and the model's output instead.
+        """
         criteria = self.criteria[:1] if loss_only else self.criteria
         output = None
         if any(c.needs_output for c in criteria):
             inputs, named, _ = split_batch(batch)
             output = self.model(*inputs, **named)
         pairs = [c(self.model, batch, output) for c in criteria]
+        if apart:
+            return pairs[0], output
         return torch.stack([torch.stack(pair) for pair in pairs])
 
     def call(self, tensors: Mapping[str, Tensor], batch: Any, loss_only: bool = False) -> Tensor:
         """Run one batch with given parameters and buffers in place of the model's own."""
         named = {f"model.{name}": tensor for name, tensor in tensors.items()}
         result: Tensor = functional_call(self, named, (batch, loss_only))
+        return result
+
+    def call_apart(self, tensors: Mapping[str, Tensor], batch: Any) -> tuple[SumAndCount, Any]:
+        """Return sum and count of the loss, and the model's output where the loss needs it."""
+        named = {f"model.{name}": tensor for name, tensor in tensors.items()}
+        result: tuple[SumAndCount, Any] = functional_call(self, named, (batch, True, True))
         return result
 
 

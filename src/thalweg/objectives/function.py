@@ -1,14 +1,16 @@
 """An objective in closed form."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from thalweg.objectives.derivatives import gradient_at, products_at
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
-from thalweg.space import ParameterSpace
+from thalweg.objectives.pieces import FunctionPieces
+from thalweg.space import ParameterSpace, TensorBlock, as_vector
 
 __all__ = ["FunctionObjective"]
 
@@ -82,40 +84,24 @@ class FunctionObjective(Objective):
 
     def gradient(self, theta: Tensor | ArrayLike) -> Tensor:
         """Return ∇J(θ), shape (P,), float64."""
-        if self._gradient is not None:
-            with torch.no_grad():
-                return self._vector(self._gradient(self.point(theta)), "gradient")
-        with torch.inference_mode(False), torch.enable_grad():
-            point = self.point(theta).clone().requires_grad_()
-            value = self.scalar(point)
-            if not value.requires_grad:  # J is constant
-                return torch.zeros_like(point).detach()
-            (gradient,) = torch.autograd.grad(
-                value, point, allow_unused=True, materialize_grads=True
-            )
-        return gradient
+        if self._gradient is None:
+            return gradient_at(self, theta)
+        with torch.no_grad():
+            return self._vector(self._gradient(self.point(theta)), "gradient")
 
     def hvp(self, theta: Tensor | ArrayLike, vector: Tensor | ArrayLike) -> Tensor:
-        """Return H(θ) v, shape (P,), float64."""
-        if self._hvp is not None:
-            with torch.no_grad():
-                product = self._hvp(self.point(theta), self.point(vector, "vector"))
-                return self._vector(product, "hvp")
-        with torch.inference_mode(False), torch.enable_grad():
-            point = self.point(theta).clone().requires_grad_()
-            value = self.scalar(point)
-            if not value.requires_grad:  # J is constant
-                return torch.zeros_like(point).detach()
-            (gradient,) = torch.autograd.grad(
-                value, point, create_graph=True, allow_unused=True, materialize_grads=True
-            )
-            slope = gradient @ self.point(vector, "vector")
-            if not slope.requires_grad:  # J is linear: its Hessian is zero
-                return torch.zeros_like(point).detach()
-            (product,) = torch.autograd.grad(
-                slope, point, allow_unused=True, materialize_grads=True
-            )
-        return product
+        """Return H(θ) v, float64: shape (P,), or (k, P) for a block of vectors."""
+        if self._hvp is None:
+            return products_at(self, theta, vector)
+        given, place = as_vector(vector), self.point(theta)
+        rows = [self.point(row, "vector") for row in (given if given.ndim == 2 else given[None])]
+        with torch.no_grad():
+            found = [self._vector(self._hvp(place, row), "hvp") for row in rows]
+        return torch.stack(found) if given.ndim == 2 else found[0]
+
+    def pieces(self, theta: Tensor | ArrayLike, blocks: Sequence[TensorBlock]) -> FunctionPieces:
+        """Return the formula as the one piece that there is."""
+        return FunctionPieces(self, self.point(theta))
 
     def check(self, theta: Tensor) -> None:
         """Do nothing: a formula has no data and no state to disagree about."""

@@ -29,15 +29,16 @@ from thalweg.objectives.batch_norm import (
 )
 from thalweg.objectives.batches import Split, examples_in, narrow, read_splits
 from thalweg.objectives.criteria import criterion
-from thalweg.objectives.derivatives import derivative
+from thalweg.objectives.derivatives import gradient_at, products_at
 from thalweg.objectives.dropout import MonteCarlo, dropout_policy
 from thalweg.objectives.forward_pass import ForwardPass, private_copy
 from thalweg.objectives.nested import few_of
 from thalweg.objectives.objective import AnchorBuffers, Evaluation, Objective
+from thalweg.objectives.pieces import ModelPieces
 from thalweg.objectives.random_state import preserved_random_state
 from thalweg.objectives.sharding import local_rows, sharded, whole
 from thalweg.objectives.terms import reject_no_terms, split_batch
-from thalweg.space import ParameterSpace, plain_module, remembered_buffers
+from thalweg.space import ParameterSpace, TensorBlock, plain_module, remembered_buffers
 
 __all__ = ["ModelObjective"]
 
@@ -215,20 +216,35 @@ class ModelObjective(Objective):
     def gradient(self, theta: Tensor | ArrayLike) -> Tensor:
         """Return ∇J(θ) over the whole first split, shape (P,).
 
-        Gradients of the summed loss are added up in float64 and divided by the count once.
+        Gradients of the summed loss are added up in float64 and divided by the count once. Under
+        `batch_norm="recalibrate"` they go through the population statistics, with all batches in
+        memory at once.
 
         Raises:
-            ValueError: Under `batch_norm="recalibrate"`, where the statistics depend on θ.
+            ValueError: If parameters are sharded, or the number of terms depends on θ.
         """
-        return derivative(self, theta, None)
+        return gradient_at(self, theta)
 
     def hvp(self, theta: Tensor | ArrayLike, vector: Tensor | ArrayLike) -> Tensor:
-        """Return H(θ) v over the whole first split, shape (P,), by double backward.
+        """Return H(θ) v over the whole first split, exact.
+
+        For many products at one point use `thalweg.curvature`, which keeps what they share.
+
+        Args:
+            theta: θ, shape (P,).
+            vector: Shape (P,), or (k, P) for a block of vectors, which share the passes.
+
+        Returns:
+            The products, in the shape of `vector`.
 
         Raises:
-            ValueError: Under `batch_norm="recalibrate"`, where the statistics depend on θ.
+            ValueError: If parameters are sharded, or the number of terms depends on θ.
         """
-        return derivative(self, theta, self.point(vector, "vector"))
+        return products_at(self, theta, vector)
+
+    def pieces(self, theta: Tensor | ArrayLike, blocks: Sequence[TensorBlock]) -> ModelPieces:
+        """Return the batches under each mask of dropout, and the penalty."""
+        return ModelPieces(self, theta, blocks)
 
     def check(self, theta: Tensor) -> None:
         """Raise unless the same batches give the same loss twice, and in two sizes.

@@ -3,15 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.errors import ParameterMismatchError
-from thalweg.space import ParameterSpace, as_vector
+from thalweg.space import ParameterSpace, TensorBlock, as_vector
 from thalweg.stored import StoredPoint
+
+if TYPE_CHECKING:
+    from thalweg.objectives.pieces import Pieces
 
 __all__ = ["AnchorBuffers", "Evaluation", "Objective", "expect_objective"]
 
@@ -71,7 +74,38 @@ class Objective(ABC):
 
     @abstractmethod
     def hvp(self, theta: Tensor | ArrayLike, vector: Tensor | ArrayLike) -> Tensor:
-        """Return the product of the Hessian of J at θ with a vector, shape (P,)."""
+        """Return the product of the Hessian of J at θ with a vector, or with each of a block.
+
+        Args:
+            theta: θ, shape (P,).
+            vector: Shape (P,), or (k, P) for a block, whose vectors share the passes.
+        """
+
+    def pieces(self, theta: Tensor | ArrayLike, blocks: Sequence[TensorBlock]) -> "Pieces":
+        """Return what derivatives of J are made of, around a point.
+
+        Args:
+            theta: θ, shape (P,).
+            blocks: The tensors that move.
+
+        Raises:
+            TypeError: If this kind of objective has none.
+        """
+        raise TypeError(
+            "Curvature needs an objective that can be taken apart; got "
+            f"{type(self).__name__}. Use ModelObjective or FunctionObjective."
+        )
+
+    @property
+    def has_formula(self) -> bool:
+        """Whether products with the Hessian are a formula that was given."""
+        return False
+
+    @property
+    def ways(self) -> dict[Any, Any]:
+        """Ways to second derivatives that were found to work here; filled by `curvature`."""
+        found: dict[Any, Any] = vars(self).setdefault("_ways", {})
+        return found
 
     @abstractmethod
     def check(self, theta: Tensor) -> None:
