@@ -371,7 +371,7 @@ def test_interpolated_statistics_are_those_of_every_snapshot():
         tw.ruled_surface(objective, plain, across=3, progress=False)
 
 
-def test_recalibrated_statistics_have_costs_and_no_curvature():
+def test_recalibrated_statistics_move_with_the_points():
     models = [normalised(seed) for seed in range(1, 5)]
     objective = tw.ModelObjective(
         models[0], torch.nn.CrossEntropyLoss(), MODELS["perceptron"].data(), dtype=torch.float64
@@ -383,8 +383,16 @@ def test_recalibrated_statistics_have_costs_and_no_curvature():
     for t, model in enumerate(models):
         value = objective.value(objective.space.flatten(model))
         assert picture.run.loss["train"][t] == pytest.approx(value, rel=1e-12)
-    with pytest.raises(ValueError, match="batch_norm='recalibrate' recomputes them"):
-        tw.ruled_surface(objective, trajectory, across=3, curvature=True)
+    # Curvature across the line is that of the cost with its moving statistics.
+    found = tw.ruled_surface(objective, trajectory, across=3, curvature=True)
+    line, t = tw.Line(trajectory[0].theta, trajectory[-1].theta), 1
+    at = float(found.run.projection[t] / (trajectory[-1].theta - trajectory[0].theta).norm())
+    direction = trajectory[t].theta - line.point(at)
+    direction = direction / direction.norm()
+    step = 2e-4
+    near = [objective.value(line.point(at) + k * step * direction) for k in (-1, 0, 1)]
+    expected = (near[0] - 2 * near[1] + near[2]) / step**2
+    assert found.curvature[t] == pytest.approx(expected, rel=1e-5)
 
 
 def test_kept_points_are_not_evaluated_again(tmp_path, monkeypatch):

@@ -120,11 +120,14 @@ class TestModels:
         assert (found.rounding < 1e-4).all()
         assert (right.rounding < 1e-12).all()
 
-    def test_recalibrated_statistics_are_refused(self):
+    def test_recalibrated_statistics_move_with_the_step(self):
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double()
         objective = tw.ModelObjective(model, nn.CrossEntropyLoss(), MODELS["perceptron"].data())
-        with pytest.raises(ValueError, match="statistics that do not depend on θ"):
-            tw.step_curvature(objective, objective.space.flatten(model))
+        theta = objective.space.flatten(model)
+        found = tw.step_curvature(objective, theta, step_sizes=[1e-3, 2e-3])
+        missed = found.actual - found.predicted
+        assert (np.abs(missed) < 1e-2 * np.abs(found.actual)).all()
+        assert missed[1] / missed[0] == pytest.approx(8, rel=0.05)  # of third order
 
 
 class TestResult:
