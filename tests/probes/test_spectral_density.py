@@ -47,12 +47,13 @@ def test_against_a_known_spectrum():
 
 
 def test_more_probes_bring_it_nearer():
-    def error(probes):
-        density = tw.spectral_density(*diagonal(VALUES), probes=probes, steps=60, seed=1)
+    def error(probes, seed):
+        density = tw.spectral_density(*diagonal(VALUES), probes=probes, steps=60, seed=seed)
         exact = np.searchsorted(np.sort(VALUES), density.grid) / len(VALUES)
         return np.abs(distribution(density) - exact).mean()
 
-    assert error(32) < 0.5 * error(1)
+    few, many = (np.mean([error(probes, seed) for seed in range(4)]) for probes in (1, 16))
+    assert many < 0.5 * few
 
 
 def test_squares_of_the_whole_matrix_would_not_pass():
@@ -68,9 +69,9 @@ def test_squares_of_the_whole_matrix_would_not_pass():
 
 def test_scaling_the_cost_scales_the_density():
     one = tw.spectral_density(*diagonal(VALUES), probes=3, steps=30)
-    other = tw.spectral_density(*diagonal(VALUES, scale=1e-5), probes=3, steps=30)
-    assert other.width == pytest.approx(1e-5 * one.width, rel=1e-6)
-    np.testing.assert_allclose(other.grid, 1e-5 * one.grid, rtol=1e-5, atol=1e-9)
+    other = tw.spectral_density(*diagonal(VALUES, scale=2.0**-17), probes=3, steps=30)
+    assert other.width == pytest.approx(2.0**-17 * one.width, rel=1e-12)
+    np.testing.assert_allclose(other.grid, 2.0**-17 * one.grid, rtol=1e-12)
     np.testing.assert_allclose(1e-5 * other.density, one.density, atol=1e-4 * one.density.max())
 
 
@@ -137,9 +138,9 @@ def test_settings_out_of_range_are_refused():
 
 def test_the_share_of_negative_eigenvalues():
     values = np.r_[np.full(300, 2.0), np.full(100, -1.0), np.zeros(600)]
-    found = tw.index_fraction(*diagonal(values), probes=20, steps=10)
+    found = tw.index_fraction(*diagonal(values), probes=20, steps=10, confidence=0.99)
     assert found.interval[0] <= 0.1 <= found.interval[1]
-    assert found.interval[1] - found.interval[0] < 0.05
+    assert found.interval[1] - found.interval[0] < 0.06
     assert not found.exact
     scaled = tw.index_fraction(*diagonal(values, scale=1e-8), probes=20, steps=10)
     assert scaled.value == pytest.approx(found.value, abs=1e-6)

@@ -98,7 +98,6 @@ def test_scaling_the_cost_scales_the_spectrum_and_nothing_else():
 
 
 def test_splitting_the_data_into_batches_changes_nothing():
-    objective, theta = network()
     model = torch.nn.Linear(5, 3)
     x, y = torch.randn(30, 5, generator=torch.Generator().manual_seed(1)), torch.arange(30) % 3
     whole, parts = (

@@ -170,8 +170,10 @@ def measured(products: Products, vectors: Tensor) -> tuple[Array, Array, Tensor]
 
 def random_vectors(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Return standard normal vectors, shape (count, n), the same ones on every device."""
-    drawn = torch.randn(count, like.shape[-1], generator=generator, dtype=torch.float32)
-    return drawn.to(like.device, like.dtype)
+    size = like.shape[-1]
+    # One by one, so that the vectors do not depend on how many are drawn at once.
+    drawn = [torch.randn(size, generator=generator, dtype=torch.float32) for _ in range(count)]
+    return torch.stack(drawn).to(like.device, like.dtype)
 
 
 def finite(products: Tensor) -> Tensor:
