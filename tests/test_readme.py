@@ -31,6 +31,7 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
         "docs/displacement.md",
         "docs/engine.md",
         "docs/pictures.md",
+        "docs/spectra.md",
         "docs/trajectories.md",
     ],
 )

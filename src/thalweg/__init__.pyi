@@ -36,6 +36,8 @@ from .measures.random_walk import excess_over_random_walk as excess_over_random_
 from .measures.random_walk import random_walk_displacement as random_walk_displacement
 from .measures.random_walk import random_walk_evidence as random_walk_evidence
 from .objectives.criteria import error_rate as error_rate
+from .objectives.curvature import Curvature as Curvature
+from .objectives.curvature import curvature as curvature
 from .objectives.documents import packed as packed
 from .objectives.documents import padded as padded
 from .objectives.dropout import MonteCarlo as MonteCarlo

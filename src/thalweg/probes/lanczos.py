@@ -170,8 +170,10 @@ def measured(products: Products, vectors: Tensor) -> tuple[Array, Array, Tensor]
 
 def random_vectors(count: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """Return standard normal vectors, shape (count, n), the same ones on every device."""
-    drawn = torch.randn(count, like.shape[-1], generator=generator, dtype=torch.float32)
-    return drawn.to(like.device, like.dtype)
+    size = like.shape[-1]
+    # One by one, so that the vectors do not depend on how many are drawn at once.
+    drawn = [torch.randn(size, generator=generator, dtype=torch.float32) for _ in range(count)]
+    return torch.stack(drawn).to(like.device, like.dtype)
 
 
 def finite(products: Tensor) -> Tensor:
@@ -210,6 +212,8 @@ class _Search:
         self.rows = start.new_empty((capacity, len(start)))
         self.matrix = np.zeros((capacity, capacity))
         self.count, self.used, self.scale = 0, 0, 0.0
+        # Logarithm of how much a component of a random vector must grow to be noticed.
+        self.needed = 0.5 * math.log(len(start) / _LEAST_COMPONENT)
         self.chains: list[_Chain] = []
         self.current: _Chain | None = _Chain(start, np.zeros(capacity))  # which one goes on
         # The chain that searches for what was missed: what was known before it, its place in the
@@ -321,17 +325,23 @@ class _Search:
         others, mixed = np.linalg.eigh(space.T @ self.matrix[:n, :n] @ space)
         mixed = space @ mixed
         parts = self.residual_parts(mixed)
-        # What was found is set apart, so the others lie between these.
+        # What is wanted is set apart, so the others lie between these.
         rest = np.append(np.delete(values, chosen), others)
+        low_end, high_end = rest.min(), rest.max()
+        extent = others[-1] - others[0]
+        if (self.steps - 1) * math.acosh(3) >= self.needed + 1:
+            # Something further away would have been noticed by now, however little of it there is.
+            low_end = max(low_end, others[0] - extent)
+            high_end = min(high_end, others[-1] + extent)
         low = len(chosen) if ends == "smallest" else len(chosen) // 2 * (ends == "both")
         self.blocking = None
         clear = True
         if ends != "smallest":
             room = found[low] + margin
-            clear = self._nothing_above(others[::-1], parts[:, ::-1], room, rest.min(), margin)
+            clear = self._nothing_above(others[::-1], parts[:, ::-1], room, low_end, margin)
         if clear and ends != "largest":
             room = margin - found[low - 1]
-            clear = self._nothing_above(-others, parts, room, -rest.max(), margin)
+            clear = self._nothing_above(-others, parts, room, -high_end, margin)
         return "complete" if clear else "on"
 
     def _nothing_above(
@@ -350,17 +360,16 @@ class _Search:
             own: Ritz values of the chain, descending; at most `room`.
             parts: What each chain adds to their residuals at most.
             room: The least eigenvalue that must not be missed.
-            lowest: The lowest Ritz value of what is not wanted.
+            lowest: The other end of what is not wanted.
             margin: How far `room` is beyond the last wanted value.
         """
-        needed = 0.5 * math.log(self.rows.shape[1] / _LEAST_COMPONENT)
         for passed, top in enumerate(own):
             spread = top - lowest
             gap = (room - top) / spread if spread > 0 else 0.0
             degree = self.steps - 1 - passed
             if gap > 0 and degree >= 0:
                 grown = degree * math.acosh(1 + 2 * gap) - math.log(2) + 0.5 * math.log(gap)
-                if grown >= needed:
+                if grown >= self.needed:
                     return True
             error = float(parts[:, passed].sum())
             next_one = own[passed + 1] if passed + 1 < len(own) else -math.inf

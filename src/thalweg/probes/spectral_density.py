@@ -24,6 +24,7 @@ __all__ = ["index_fraction", "spectral_density"]
 # The width that Ghorbani et al. use where the range of the spectrum is 1; as a share of the range
 # it is the same for J and for cJ.
 _WIDTH = math.sqrt(1e-5)
+_ROUNDING = 1e-6  # nodes that differ by less are one eigenvalue
 _BASIS_BYTES = 2**30  # of all bases that go along together
 
 
@@ -89,8 +90,8 @@ def spectral_density(
             nodes, weights = _quadrature(operator, probes, min(steps, operator.size), seed, report)
             exact, used, method = False, nodes.size, "stochastic Lanczos quadrature"
     if width is None:
-        extent = float(np.ptp(nodes))
-        width = _WIDTH * extent if extent > 0 else _WIDTH * abs(float(nodes.max())) or 1.0
+        extent, size = float(np.ptp(nodes)), float(np.abs(nodes).max())
+        width = _WIDTH * (extent if extent > _ROUNDING * size else size) or 1.0
     return SpectralDensity.of_nodes(
         nodes,
         weights,
