@@ -312,8 +312,8 @@ def test_a_newer_format_asks_for_an_upgrade(tmp_path):
     ("change", "message"),
     [
         (
-            lambda body: body["results"]["line"].update({"$kind": "Spectrum"}),
-            "the record has the kind 'Spectrum'. Upgrade",
+            lambda body: body["results"]["line"].update({"$kind": "Oracle"}),
+            "the record has the kind 'Oracle'. Upgrade",
         ),
         (
             lambda body: body["results"]["run"].update(colour="red"),

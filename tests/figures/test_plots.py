@@ -431,7 +431,7 @@ def test_every_result_of_a_record_has_its_figure():
 
 
 def test_what_has_no_plot_is_refused():
-    with pytest.raises(TypeError, match=r"or RunSurface; got ndarray.* by way of `displ"):
+    with pytest.raises(TypeError, match=r"or SpectralDensity; got ndarray.* by way of `displ"):
         figure_of(np.zeros(3))
 
 
