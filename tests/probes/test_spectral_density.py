@@ -72,7 +72,7 @@ def test_scaling_the_cost_scales_the_density():
     other = tw.spectral_density(*diagonal(VALUES, scale=2.0**-17), probes=3, steps=30)
     assert other.width == pytest.approx(2.0**-17 * one.width, rel=1e-12)
     np.testing.assert_allclose(other.grid, 2.0**-17 * one.grid, rtol=1e-12)
-    np.testing.assert_allclose(1e-5 * other.density, one.density, atol=1e-4 * one.density.max())
+    np.testing.assert_allclose(2.0**-17 * other.density, one.density, atol=1e-4 * one.density.max())
 
 
 def test_small_matrices_are_exact():
