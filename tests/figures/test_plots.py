@@ -434,11 +434,7 @@ def test_every_result_of_a_record_has_its_figure():
 
 
 def test_what_has_no_plot_is_refused():
-<<<<<<< HEAD
     with pytest.raises(TypeError, match=r"one of Profile, .*; got ndarray.* by way of `displ"):
-=======
-    with pytest.raises(TypeError, match=r"or SpectralDensity; got ndarray.* by way of `displ"):
->>>>>>> spectra
         figure_of(np.zeros(3))
 
 
