@@ -60,6 +60,7 @@ def lanczos_quadrature(products: Products, starts: Tensor, steps: int) -> tuple[
         weights[place] = components[0] ** 2
     # Nodes of rows that came after the end are zeros of the matrix, not of the spectrum.
     unused = weights <= np.finfo(np.float64).tiny
+    weights[unused] = 0
     seen = np.where(unused, np.nan, nodes)
     nodes = np.where(unused, np.nanmax(seen, axis=1, keepdims=True), nodes)
     order = np.argsort(nodes, axis=1, kind="stable")

@@ -122,9 +122,15 @@ def index_fraction(
 
     Negative is what lies below − `threshold` · (largest magnitude of an eigenvalue), so that the
     many eigenvalues that are zero but for rounding do not count, and J and cJ have the same index.
-    From all eigenvalues up to n = 256 rows; beyond, from the quadrature of `spectral_density`,
-    with the spread over its probes. Nodes are few where eigenvalues are many: a share that lies
-    within a node of the threshold is told as coarsely as the nodes are apart.
+    From all eigenvalues up to n = 256 rows; beyond, from the quadrature of `spectral_density`.
+
+    Quadrature cannot resolve eigenvalues near zero: its nodes lie about (range / steps) apart, so
+    that of a crowd of eigenvalues around the threshold it does not tell how many are on which
+    side. The value counts whole nodes. The interval does not trust it: the share that a random
+    vector sees lies, whatever the spectrum, between the weights of the nodes below the threshold
+    without the nearest one, and those with the next one above; the limits are the one-sided ones
+    of Student's t for these two over the probes. Where it is wide, more `steps` make it narrow,
+    or a `threshold` that is no longer within the crowd.
 
     Args:
         objective: J.
@@ -142,7 +148,8 @@ def index_fraction(
         TypeError: If the first argument is no objective.
         ValueError: If a setting is out of range, or a product is not finite.
 
-    Source: Dauphin et al. (2014), section 3, for the index; Ghorbani et al. (2019).
+    Source: Dauphin et al. (2014), section 3, for the index; Ghorbani et al. (2019); Szegő (1939),
+    section 3.41, for what quadrature leaves open.
 
     Example:
         >>> from thalweg.functions import quadratic
@@ -177,7 +184,10 @@ def index_fraction(
     if density.exact:
         value = float(shares[0])
         return SpectralEstimate(name, value, 0.0, (value, value), exact=True, **facts)
-    value, error, (low, high) = mean_interval(shares, confidence)
+    value, error, _ = mean_interval(shares, confidence)
+    least, most = density.limits_below(-threshold * scale)
+    low = mean_interval(least, confidence)[2][0]
+    high = mean_interval(most, confidence)[2][1]
     interval = (max(low, 0.0), min(high, 1.0))
     return SpectralEstimate(name, value, error, interval, confidence, shares, **facts)
 

@@ -124,8 +124,43 @@ class SpectralDensity:
         shares: Array = (self.weights * (self.nodes < threshold)).sum(axis=1)
         return shares
 
+    def limits_below(self, threshold: float) -> tuple[Array, Array]:
+        """Return limits of the share of eigenvalues below a threshold as each probe sees it.
+
+        Whatever the spectrum, between two neighbouring nodes of a Gauss quadrature there is a
+        point below which the share is the sum of the weights up to there. So the share below a
+        threshold is that of `shares_below` within the weight of the nearest node below, and of
+        that above. Where a probe needed fewer nodes than there are, the share is exact.
+
+        Args:
+            threshold: In units of the eigenvalues.
+
+        Returns:
+            Lower and upper limits, shape (probes,) each.
+
+        Source: Szegő (1939), Orthogonal polynomials, section 3.41 (separation theorem).
+
+        Example:
+            >>> three = SpectralDensity.of_nodes([[-1.0, 0.0, 2.0]], [[0.25, 0.5, 0.25]], width=1.0)
+            >>> three.limits_below(1.0)
+            (array([0.25]), array([1.]))
+        """
+        shares = self.shares_below(threshold)
+        if self.exact:
+            return shares, shares
+        below = self.nodes < threshold
+        nearest = np.where(below, self.nodes, -np.inf).max(axis=1, keepdims=True)
+        next_up = np.where(below, np.inf, self.nodes).min(axis=1, keepdims=True)
+        lower = (self.weights * (self.nodes < nearest)).sum(axis=1)
+        upper = (self.weights * (self.nodes <= next_up)).sum(axis=1)
+        ended = (self.weights == 0).any(axis=1)
+        return np.where(ended, shares, lower), np.where(ended, shares, upper)
+
     def share_below(self, threshold: float) -> tuple[float, float]:
-        """Return the share of eigenvalues below a threshold, and its standard error."""
+        """Return the share of eigenvalues below a threshold, and its standard error.
+
+        The error is that of the probes alone; what the quadrature leaves open is `limits_below`.
+        """
         shares = self.shares_below(threshold)
         return float(shares.mean()), float(_error(shares[:, None], self.exact)[0])
 
