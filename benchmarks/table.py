@@ -235,7 +235,7 @@ def eigenvalue_table(result):
         [
             each["network"],
             who,
-            count,
+            str(count),
             f"{facts['gradients']:.0f}",
             f"{max(facts['residuals']):.1e}",
         ]
