@@ -62,7 +62,7 @@ def read_all(file: int) -> bytes:
     return b"".join(parts)
 
 
-def write_all(file: int, at: int, data: bytes | memoryview) -> None:
+def write_all(file: int, at: int, data: bytes) -> None:
     """Write bytes at a place of an open file, over what a write that failed left there."""
     os.lseek(file, at, os.SEEK_SET)
     rest = memoryview(data)
@@ -121,7 +121,6 @@ class AppendedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        self._is_at_end = False
         try:
             content = self.read()
             self.length = content.rfind(b"\n") + 1
@@ -133,10 +132,7 @@ class AppendedFile:
 
     def read(self) -> bytes:
         """Return the whole content."""
-        try:
-            return read_all(self._file)
-        finally:
-            self._is_at_end = False
+        return read_all(self._file)
 
     def append(self, lines: bytes, *, sync: bool = False) -> None:
         """Add complete lines.
@@ -149,16 +145,11 @@ class AppendedFile:
         Raises:
             OSError: If there is no room; the file is then as it was before.
         """
-        at_end, self._is_at_end = self._is_at_end, False
         try:
-            # Where the last line ended is where the file stands: one call of the system is enough.
-            written = os.write(self._file, lines) if at_end else 0
-            if written < len(lines):
-                write_all(self._file, self.length + written, memoryview(lines)[written:])
+            write_all(self._file, self.length, lines)
             if sync:
                 self.sync()
             self.length += len(lines)
-            self._is_at_end = True
         except BaseException:  # an interrupt, too, must not leave half a line
             os.ftruncate(self._file, self.length)
             raise
@@ -169,7 +160,6 @@ class AppendedFile:
 
     def cut(self, length: int) -> None:
         """Cut off what follows the first bytes."""
-        self._is_at_end = False
         os.ftruncate(self._file, length)
         self.length = length
         self.sync()

@@ -20,6 +20,7 @@ __all__ = [
     "ParameterMismatchError",
     "RecordError",
     "TrajectoryError",
+    "first_line",
 ]
 
 
@@ -45,3 +46,9 @@ class TrajectoryError(ValueError):
 
 class DataUnavailableError(FileNotFoundError):
     """A data set is neither in a folder, nor in the cache, nor to be had by download."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a message, shortened, to be told as a reason."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:120]

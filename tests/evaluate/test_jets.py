@@ -185,6 +185,10 @@ class TestRules:
     def test_elementwise(self, name):
         agree(ELEMENTWISE[name], X)
 
+    def test_another_function_does_not_agree(self):
+        with pytest.raises(AssertionError, match="order 0"):
+            agree(lambda x: x.sin() if isinstance(x, Jet) else x.cos(), X)
+
     def test_hardswish(self):
         """Torch has no forward mode for its second derivative: the formula by hand."""
         with torch.no_grad():

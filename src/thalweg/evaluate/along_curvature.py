@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from thalweg.anchors import Anchor, combine, write_combination
+from thalweg.errors import first_line
 from thalweg.evaluate.jets import Jet, taylor_of
 from thalweg.evaluate.planning import Choice, few_examples, looked_into, worth_sharing
 from thalweg.evaluate.resident import Entry, bytes_of, entry_inputs, patched
@@ -224,7 +225,7 @@ class TaylorOfModel(ModelStrategy):
         shape = (len(weights), 1, 3, len(objective.forward_pass.criteria), 2)
         sums = torch.zeros(shape, dtype=torch.float64, device=objective.device)
         with objective.passive(), unfused():
-            statistics = [_own_statistics(objective) for _ in weights]
+            statistics = [objective.own_statistics() for _ in weights]
             objective.set_mode()
             with self._combining():
                 self._pass_over([batch], 0, weights, statistics, sums, samples=[0])
@@ -377,7 +378,7 @@ class TwiceDifferentiated(ModelStrategy):
             points = _points(self.anchors, row)
             _twice_on(objective, points, batch)
             with objective.passive():
-                tensors = _own_statistics(objective) | objective.space.unflatten(points[0])
+                tensors = objective.own_statistics() | objective.space.unflatten(points[0])
                 found.append(objective.call(tensors, batch, 0, 0, 0))
         return torch.stack(found)
 
@@ -519,7 +520,7 @@ def _refused_by_function(
     try:
         found = _taylor_of_function(objective, points)
     except (NotImplementedError, RuntimeError) as error:
-        return _words(error)
+        return first_line(error)
     right = (objective.value(points[0]), *_by_products(objective, *points))
     return _difference(torch.tensor(found), torch.tensor(right), objective.dtype)
 
@@ -535,7 +536,7 @@ def _refused_by_model(
             # With gradients on, for then a loss that leaves torch half-way is refused.
             _taylor_on(objective, points, batch, loss_only=True)
         except (NotImplementedError, RuntimeError) as error:
-            return _words(error)
+            return first_line(error)
         refused = _difference(found, _twice_on(objective, points, batch), objective.rounding)
         if refused is not None:
             return refused
@@ -548,7 +549,7 @@ def _taylor_on(
     """Return sum and count of the loss on a batch with their derivatives, shape (3, 2)."""
     tables = [objective.space.unflatten(point) for point in points]
     with objective.passive(grad=loss_only), unfused():
-        tensors = _own_statistics(objective)
+        tensors = objective.own_statistics()
         tensors |= {name: Jet(*(table[name] for table in tables)) for name in tables[0]}
         objective.set_mode()
         found = objective.call(tensors, batch, 0, 0, 0, loss_only)
@@ -562,7 +563,7 @@ def _twice_on(objective: ModelObjective, points: Sequence[Tensor], batch: Any) -
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in theta.items()}
         along = [(leaf, tangents[name], bends[name]) for name, leaf in leaves.items()]
         objective.set_mode()
-        tensors = _own_statistics(objective) | leaves
+        tensors = objective.own_statistics() | leaves
         return _three(objective.call(tensors, batch, 0, 0, 0, True)[0], along)
 
 
@@ -575,15 +576,6 @@ def _difference(found: Tensor, right: Tensor, dtype: torch.dtype) -> str | None:
     if away <= _ALLOWED.get(dtype, _ALLOWED_IN_HALF) * scale:
         return None
     return f"it differs by {away:.3g} from {TWICE}, of {scale:.3g}"
-
-
-def _own_statistics(objective: ModelObjective) -> dict[str, Tensor]:
-    """Return copies of the model's own statistics, for layers in training mode write to them."""
-    return {
-        f"{name}.{part}" if name else part: buffer.clone()
-        for name, layer in objective.normalisation_layers.items()
-        for part, buffer in layer.named_buffers(recurse=False)
-    }
 
 
 def _shared(
@@ -603,12 +595,6 @@ def _shared(
     except Exception:  # the user's model under observation may fail in any way
         return ()
     return first if _difference(found[:, 0], right[:, 0], objective.rounding) is None else ()
-
-
-def _words(error: Exception) -> str:
-    """Return the first line of a message, shortened."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:120]
 
 
 def _reason(refused: str | None) -> str:

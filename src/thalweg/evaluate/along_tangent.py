@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from thalweg.anchors import Anchor, combine
+from thalweg.errors import first_line
 from thalweg.evaluate.planning import Choice
 from thalweg.evaluate.strategy import ModelStrategy, Strategy
 from thalweg.objectives.batch_norm import combined
@@ -346,7 +347,7 @@ def _refused_by_function(
     try:
         _function_forward(objective, theta, tangent)
     except (NotImplementedError, RuntimeError) as error:
-        return _words(error)
+        return first_line(error)
     return None
 
 
@@ -359,7 +360,7 @@ def _refused_by_model(objective: ModelObjective, theta: Tensor, tangent: Tensor)
             # With gradients on, for then a loss that leaves torch half-way is refused.
             _tried_forward(objective, theta, tangent, batch, loss_only=True)
     except (NotImplementedError, RuntimeError) as error:
-        return _words(error)
+        return first_line(error)
     return None
 
 
@@ -372,7 +373,7 @@ def _tried_forward(
 ) -> Tensor:
     """Return sums and counts of one batch, from a pass with dual numbers."""
     with objective.passive(grad=loss_only), dual_numbers():
-        tensors = _own_statistics(objective)
+        tensors = objective.own_statistics()
         tensors |= objective.space.unflatten(dual(theta.clone(), tangent))
         objective.set_mode()
         return parts(objective.forward_pass.call(tensors, batch, loss_only))[0]
@@ -386,27 +387,12 @@ def _tried_reverse(objective: ModelObjective, theta: Tensor, tangent: Tensor, ba
             name: tensor.detach().requires_grad_()
             for name, tensor in objective.space.unflatten(theta.clone()).items()
         }
-        tensors = _own_statistics(objective) | leaves
+        tensors = objective.own_statistics() | leaves
         objective.set_mode()
         pair = objective.forward_pass.call(tensors, batch, True)[0]
         _along(pair[0], [(leaves[name], rates[name]) for name in leaves])
         with torch.no_grad():
             return objective.forward_pass.call(tensors, batch)
-
-
-def _own_statistics(objective: ModelObjective) -> dict[str, Tensor]:
-    """Return copies of the model's own statistics, for layers in training mode write to them."""
-    return {
-        f"{name}.{part}" if name else part: buffer.clone()
-        for name, layer in objective.normalisation_layers.items()
-        for part, buffer in layer.named_buffers(recurse=False)
-    }
-
-
-def _words(error: Exception) -> str:
-    """Return the first line of a message, shortened."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:120]
 
 
 def _reason(refused: str | None) -> str:

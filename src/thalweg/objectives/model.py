@@ -409,12 +409,16 @@ class ModelObjective(Objective):
                 return {}
             return interpolated(self.normalisation_layers, *anchor_buffers, self.device, self.dtype)
         if self.batch_norm == "batch":  # written to by each pass, so not the model's own
-            return {
-                f"{name}.{part}" if name else part: buffer.clone()
-                for name, layer in self.normalisation_layers.items()
-                for part, buffer in layer.named_buffers(recurse=False)
-            }
+            return self.own_statistics()
         return {}
+
+    def own_statistics(self) -> dict[str, Tensor]:
+        """Return copies of the model's own statistics; layers in training mode write to them."""
+        return {
+            f"{name}.{part}" if name else part: buffer.clone()
+            for name, layer in self.normalisation_layers.items()
+            for part, buffer in layer.named_buffers(recurse=False)
+        }
 
     def recalibrated(
         self,

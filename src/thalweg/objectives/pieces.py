@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.objectives.graph_memory import bytes_saved, memory_for_graphs
-from thalweg.objectives.moving_statistics import differentiable_statistics
 from thalweg.objectives.nested import few_of, tensors_in
-from thalweg.objectives.tangents import unfused
+from thalweg.objectives.tangents import moving_statistics, unfused
 from thalweg.objectives.terms import prediction, reject_no_terms
 from thalweg.space import TensorBlock
 
@@ -270,7 +269,7 @@ class ModelPieces(Pieces):
                 stack.enter_context(flags(enabled=False))
             if self.recalibrates:
                 layers = objective.normalisation_layers
-                stack.enter_context(differentiable_statistics(layers))
+                stack.enter_context(moving_statistics(layers, twice=True))
             yield
 
     def all(self, outputs: bool = False) -> Iterator[Evaluate]:

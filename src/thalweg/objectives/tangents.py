@@ -83,8 +83,9 @@ def moving_statistics(layers: Mapping[str, _BatchNorm], *, twice: bool = False) 
     for name, layer in layers.items():
         if type(layer).forward not in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
             raise ValueError(
-                "Slopes through moving statistics need batch-normalisation layers of torch.nn; "
-                f"{name!r} is a {type(layer).__name__}. Use batch_norm='stored' or 'batch'."
+                "Derivatives through moving statistics need batch-normalisation layers of "
+                f"torch.nn; {name!r} is a {type(layer).__name__}. Use batch_norm='stored' or "
+                "'batch'."
             )
     with ExitStack() as stack:
         for layer in layers.values():
@@ -98,9 +99,10 @@ def _by_formula(layer: _BatchNorm, given: Tensor) -> Tensor:
     assert layer.running_mean is not None
     assert layer.running_var is not None
     shape = [1, -1] + [1] * (given.ndim - 2)
-    scale = torch.rsqrt(layer.running_var + layer.eps)
+    # A copy: while population statistics are collected, this buffer is written to.
+    mean, scale = layer.running_mean.clone(), torch.rsqrt(layer.running_var + layer.eps)
     scale = scale if layer.weight is None else scale * layer.weight
-    output = (given - layer.running_mean.view(shape)) * scale.view(shape)
+    output = (given - mean.view(shape)) * scale.view(shape)
     return output if layer.bias is None else output + layer.bias.view(shape)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from thalweg.errors import first_line
 from thalweg.objectives.finite_differences import difference
 from thalweg.objectives.graph_memory import nodes_of
 from thalweg.objectives.pieces import Evaluate, Pieces
@@ -103,7 +104,7 @@ def _backward_refused(pieces: Pieces, evaluate: Evaluate, gauss_newton: bool) ->
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        return _words(error)
+        return first_line(error)
     if by_hand and not gauss_newton and _differs(found, pieces, evaluate, vector):
         return f"the second derivative of {by_hand} is not that of its first"
     return None
@@ -119,7 +120,7 @@ def _forward_refused(pieces: Pieces, evaluate: Evaluate) -> str | None:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, NotImplementedError) as error:
-        return _words(error)
+        return first_line(error)
     if by_hand and _differs(found, pieces, evaluate, vector):
         return f"the forward derivative of {by_hand} is not that of its backward pass"
     return None
@@ -167,9 +168,3 @@ def _differentiated_by_hand(value: Tensor) -> str | None:
         if isinstance(node, torch.autograd.function.BackwardCFunction):
             return type(node).__name__.removesuffix("Backward")
     return None
-
-
-def _words(error: Exception) -> str:
-    """Return the first line of a message, shortened."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:120]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.environment import provenance
-from thalweg.objectives.curvature import curvature
+from thalweg.objectives.curvature import Curvature, curvature
 from thalweg.objectives.objective import Objective, expect_objective
 from thalweg.probes.critical_point_search import expect_settings
 from thalweg.probes.local_model import (
@@ -23,7 +23,7 @@ from thalweg.probes.local_model import (
     scale_of,
 )
 from thalweg.probes.null_space import PAIRS, NullSpaceProbe, null_space_probe
-from thalweg.probes.spectrum import spectrum
+from thalweg.probes.spectrum import spectrum_of
 from thalweg.progress import Progress, progress_bar
 from thalweg.results.critical_point import CriticalPoint
 
@@ -184,7 +184,8 @@ class _Question:
         if whole:
             self.pairs = _all_pairs(self.model)
         else:
-            self.pairs, used = _end_pairs(objective, theta, k)
+            objective.check(theta)
+            self.pairs, used = _end_pairs(self.point, k)
             self.products += used
         values = self.pairs.eigenvalues
         self.largest = max(float(np.abs(values).max()), self.model.largest)
@@ -198,7 +199,7 @@ class _Question:
         eps = torch.finfo(self.objective.rounding).eps
         rounding = _ROUNDINGS * eps * math.sqrt(len(self.theta)) * self.largest
         top = self.pairs.vectors[int(np.abs(self.pairs.eigenvalues).argmax())].to(self.theta)
-        image = self.objective.hvp(self.theta, top)
+        image = self.point.product(top)
         for near in rounded_points(self.objective, self.theta):
             moved = (self.objective.hvp(near, top) - image).double().norm()
             rounding = max(rounding, _ROUNDINGS * float(moved))
@@ -220,8 +221,7 @@ class _Question:
         ends = [self.pairs.vectors[0], self.pairs.vectors[-1]]
         self.products += 2 * len(ends)
         changes = [
-            self.objective.hvp(there, v.to(there)) - self.objective.hvp(self.theta, v.to(there))
-            for v in ends
+            self.objective.hvp(there, v.to(there)) - self.point.product(v.to(there)) for v in ends
         ]
         return max(float(change.double().norm()) for change in changes)
 
@@ -377,10 +377,10 @@ def _all_pairs(model: LocalModel) -> _Pairs:
     return _Pairs(values, np.full(len(values), bound), model.vectors, True)
 
 
-def _end_pairs(objective: Objective, theta: Tensor, k: int) -> tuple[_Pairs, int]:
+def _end_pairs(point: Curvature, k: int) -> tuple[_Pairs, int]:
     """Return eigenpairs at both ends of the spectrum, and the products that it took."""
-    found = spectrum(objective, theta, k, progress=False)
-    vectors = torch.from_numpy(found.eigenvectors.copy()).to(objective.device, objective.dtype)
+    found = spectrum_of(point, k, progress=False)
+    vectors = torch.from_numpy(found.eigenvectors.copy()).to(point.gradient)
     known = found.complete and bool(found.converged.all())
     pairs = _Pairs(found.eigenvalues, found.residuals, vectors, whole=False, ends_known=known)
     return pairs, found.products

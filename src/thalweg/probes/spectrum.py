@@ -16,7 +16,14 @@ from thalweg.probes.lanczos import Ends, extreme_eigenpairs, finite, measured, r
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Spectrum
 
-__all__ = ["DENSE", "checked_curvature", "curvature_facts", "finite_matrix", "spectrum"]
+__all__ = [
+    "DENSE",
+    "checked_curvature",
+    "curvature_facts",
+    "finite_matrix",
+    "spectrum",
+    "spectrum_of",
+]
 
 # Up to this size the whole matrix takes less time than Lanczos: its products are all made at once.
 DENSE = 256
@@ -77,8 +84,31 @@ def spectrum(
         (array([-2.,  2.]), 'all')
     """
     _expect_settings(k, ends, tolerance, limit)
+    return spectrum_of(
+        checked_curvature(objective, theta, kind, within),
+        k,
+        ends=ends,
+        tolerance=tolerance,
+        limit=limit,
+        seed=seed,
+        vectors=vectors,
+        progress=progress,
+    )
+
+
+def spectrum_of(
+    operator: Curvature,
+    k: int,
+    *,
+    ends: Ends = "both",
+    tolerance: float = 1e-3,
+    limit: int = 1000,
+    seed: int = 0,
+    vectors: bool = True,
+    progress: bool | Progress | None = None,
+) -> Spectrum:
+    """Return the spectrum of an operator that is there already; as `spectrum` otherwise."""
     began = time.perf_counter()
-    operator = checked_curvature(objective, theta, kind, within)
     size = operator.size
     wanted = 2 * k if ends == "both" else k
     if limit < 2 * min(wanted, size):

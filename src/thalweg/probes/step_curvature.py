@@ -57,8 +57,7 @@ def step_curvature(
         change that is not finite is a value in it.
 
     Raises:
-        ValueError: If a step size is not finite, eigenvectors are not orthonormal, or statistics
-            depend on θ (`batch_norm="recalibrate"`).
+        ValueError: If a step size is not finite, or eigenvectors are not orthonormal.
         ParameterMismatchError: If θ or d is of another space.
 
     Source: Goodfellow, Bengio & Courville (2016), section 4.3.1, equations 4.8 to 4.10;

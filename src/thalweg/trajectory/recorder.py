@@ -329,7 +329,7 @@ class Recorder:
         rates = (update.rates if update else ()) or (None if rate is None else float(rate),)
         step, self._steps = self._steps, self._steps + 1
         if self._writer is not None:
-            self._writer.add_row(step, self._epoch, batch_size, loss, norm, rates)
+            self._writer.add_row((step, self._epoch, batch_size, loss, norm, *rates))
         if self._jumps is not None and loss is not None and self._jumps.seen(loss):
             self._note("loss jump")
 

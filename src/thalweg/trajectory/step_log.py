@@ -132,19 +132,9 @@ def columns_of(groups: int) -> tuple[str, ...]:
     return (*_KNOWN, *more)
 
 
-def row_of(
-    step: int,
-    epoch: float | None,
-    batch_size: int | None,
-    loss: float | None,
-    gradient_norm: float | None,
-    rates: Sequence[float | None],
-    columns: tuple[str, ...],
-) -> bytes:
-    """Return one line of the log; as many rates as it has columns for."""
-    # At every step, where each call counts: the numbers stand as `_KNOWN` names them.
-    values = [step, epoch, batch_size, loss, gradient_norm, *rates]
-    values += [None] * (len(columns) - len(values))
+def row_of(numbers: Sequence[float | None], columns: tuple[str, ...]) -> bytes:
+    """Return one line of the log, of numbers in the order of its columns, as many as it has."""
+    values = [*numbers, *[None] * (len(columns) - len(numbers))]
     line = ",".join(
         ["" if value is None else repr(value) for value in values[: len(columns)]]
     ).encode()

@@ -201,22 +201,17 @@ class TrajectoryWriter:
         with self._room("An event"):
             self._note(index, {"kind": "event", "step": step, "text": text})
 
-    def add_row(
-        self,
-        step: int,
-        epoch: float | None,
-        batch_size: int | None,
-        loss: float | None,
-        gradient_norm: float | None,
-        rates: Sequence[float | None],
-    ) -> None:
-        """Add the numbers of one step to the log, so that they outlive this process."""
+    def add_row(self, numbers: Sequence[float | None]) -> None:
+        """Add the numbers of one step to the log, so that they outlive this process.
+
+        Args:
+            numbers: In the order of `columns`; None for what is not known.
+        """
         _, steps = self._files()
         now = time.monotonic()
         sync = now - self._synced >= _SYNC_SECONDS
         try:  # at every step, where even `_room` counts
-            row = row_of(step, epoch, batch_size, loss, gradient_norm, rates, self.columns)
-            steps.append(row, sync=sync)
+            steps.append(row_of(numbers, self.columns), sync=sync)
         except OSError as error:
             raise self._failure("The log of a step", error) from error
         if sync:
