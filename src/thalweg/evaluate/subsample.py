@@ -18,7 +18,6 @@ looks before the last, at which all examples are there.
 """
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -32,12 +31,12 @@ from thalweg.evaluate.confidence import simultaneous_multiplier
 from thalweg.evaluate.questions import Answer, Question, Values, answered
 from thalweg.evaluate.sweep import sweep
 from thalweg.grids import Chebyshev
-from thalweg.objectives.batches import Split, examples_in, map_tensors, narrow
+from thalweg.objectives.batches import examples_in, narrow
 from thalweg.objectives.criteria import part_of_output
+from thalweg.objectives.examples import can_pick, split_of
 from thalweg.objectives.forward_pass import ForwardPass
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Evaluation, Objective
-from thalweg.objectives.streaming import StreamedBatches
 from thalweg.objectives.terms import Criterion, SumAndCount
 from thalweg.progress import Progress
 from thalweg.results import Array, Estimate
@@ -256,10 +255,7 @@ def _expect_examples(objective: Objective) -> ModelObjective:
             "'interpolate' without dropout, or leave `estimate` out."
         )
     split = objective.splits[0]
-    pickable = (
-        split.batches.pickable if isinstance(split.batches, StreamedBatches) else split.uniform
-    )
-    if not pickable:
+    if not can_pick(split):
         raise ValueError(
             "A subsample needs examples that can be picked one by one; those of "
             f"{split.name!r} differ in shape, or are streamed and come as they come. Pad them to "
@@ -346,22 +342,12 @@ class _GroupedCost(ModelObjective):
 
 def _grouped(objective: ModelObjective, indices: Tensor, groups: int) -> _GroupedCost:
     """Return the cost on some examples, each random group of them as a criterion of its own."""
-    split = objective.splits[0]
-    total = split.examples
     # Groups must not depend on the order of the data: the indices are in random order.
-    if isinstance(split.batches, StreamedBatches):
-        picked = split.batches.pick(indices.tolist())
-    else:
-        picked = map_tensors(
-            lambda t: t[indices.to(t.device)] if t.ndim and t.shape[0] == total else t, split.whole
-        )
-    batches = tuple(narrow(picked, at, at + _BATCH) for at in range(0, len(indices), _BATCH))
     criterion = objective.forward_pass.criteria[0]
     own = object.__new__(_GroupedCost)
     vars(own).update(vars(objective))
     own.whole = objective
-    digest = hashlib.sha256(f"{split.sha256} {indices.tolist()}".encode()).hexdigest()
-    own.splits = (Split(split.name, batches, picked, digest),)
+    own.splits = (split_of(objective.splits[0], indices, _BATCH),)
     criteria: Sequence[Criterion] = [
         _OfGroup(criterion, g, groups, objective.device) for g in range(groups)
     ]

@@ -7,6 +7,13 @@ imports torch: a result can be stored, redrawn and questioned on a machine witho
 
 from thalweg.results.critical_point import CriticalPoint
 from thalweg.results.critical_point_search import CriticalPointSearch
+from thalweg.results.diagnosis import (
+    OBSTACLE_VERDICTS,
+    OBSTACLES,
+    Diagnosis,
+    Evidence,
+    Finding,
+)
 from thalweg.results.displacement import Displacement
 from thalweg.results.ends import Ends
 from thalweg.results.estimate import Estimate
@@ -23,12 +30,17 @@ from thalweg.results.step_curvature import StepCurvature
 from thalweg.results.surface import Surface
 
 __all__ = [
+    "OBSTACLES",
+    "OBSTACLE_VERDICTS",
     "Array",
     "CriticalPoint",
     "CriticalPointSearch",
+    "Diagnosis",
     "Displacement",
     "Ends",
     "Estimate",
+    "Evidence",
+    "Finding",
     "History",
     "Interpolation",
     "Profile",
