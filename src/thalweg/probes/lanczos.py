@@ -51,7 +51,8 @@ class Eigenpairs:
     Attributes:
         values: Ascending, shape (m,).
         vectors: Of unit length, shape (m, n), one a row.
-        residuals: ‖A v − λ v‖ of each, from a product with v and in float64, shape (m,).
+        residuals: ‖A v − λ v‖ of each, shape (m,): from a product with v and in float64; where
+            missed ones were not searched for, what the products with the basis leave at most.
         scale: Largest magnitude of an eigenvalue that was seen.
         complete: Whether nothing that should be among the values is missing, with a probability
             of 99 %: neither copies of multiple eigenvalues nor others. False where that would
@@ -76,6 +77,7 @@ def extreme_eigenpairs(
     tolerance: float = 1e-3,
     limit: int = 1000,
     basis: int = 200,
+    search_missed: bool = True,
     generator: torch.Generator,
     report: Progress,
 ) -> Eigenpairs:
@@ -93,6 +95,8 @@ def extreme_eigenpairs(
         tolerance: Residuals to reach, as a share of the largest magnitude of an eigenvalue.
         limit: Most products; at least two for each wanted pair.
         basis: Most vectors that are held; more than the wanted ones by ten at least.
+        search_missed: Whether to go on until nothing can have been missed. Without, the values
+            and residuals are those of the recurrence, and no product is spent on them.
         generator: For further random vectors.
         report: Shows progress.
 
@@ -122,6 +126,8 @@ def extreme_eigenpairs(
             break
         if not good.all():
             search.advance(parts[:, ~good])
+        elif not search_missed:
+            break
         else:
             verdict = search.verdict(values, vectors, chosen, ends, tolerance * scale)
             complete = verdict == "complete"
@@ -135,6 +141,10 @@ def extreme_eigenpairs(
     values, vectors = search.ritz()
     chosen = _ends_of(len(values), k, ends)
     found = search.combined(vectors[:, chosen])
+    if not search_missed:
+        parts = search.residual_parts(vectors[:, chosen])
+        scale = float(np.abs(values).max())
+        return Eigenpairs(values[chosen], found, parts.sum(axis=0), scale, complete, search.used)
     exact, residuals, found = measured(products, found)
     return Eigenpairs(
         values=exact,

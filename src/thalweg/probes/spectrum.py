@@ -40,6 +40,7 @@ def spectrum(
     ends: Ends = "both",
     tolerance: float = 1e-3,
     limit: int = 1000,
+    search_missed: bool = True,
     seed: int = 0,
     vectors: bool = True,
     progress: bool | Progress | None = None,
@@ -64,6 +65,9 @@ def spectrum(
             error of an eigenvalue is smaller: about the square of its residual, divided by the
             distance to the next.
         limit: Most products with vectors; each takes several passes over the data.
+        search_missed: Whether to search for copies of multiple eigenvalues, and to take residuals
+            from products of their own. Without, it takes about half of the products, the result
+            is not `complete`, and residuals are those of the recurrence.
         seed: Seed of the random vectors.
         vectors: Whether to keep the eigenvectors, P numbers each.
         progress: None for a bar where standard error is a terminal, False for none, or a function.
@@ -90,6 +94,7 @@ def spectrum(
         ends=ends,
         tolerance=tolerance,
         limit=limit,
+        search_missed=search_missed,
         seed=seed,
         vectors=vectors,
         progress=progress,
@@ -103,6 +108,7 @@ def spectrum_of(
     ends: Ends = "both",
     tolerance: float = 1e-3,
     limit: int = 1000,
+    search_missed: bool = True,
     seed: int = 0,
     vectors: bool = True,
     progress: bool | Progress | None = None,
@@ -133,6 +139,7 @@ def spectrum_of(
                 tolerance=tolerance,
                 limit=limit,
                 basis=min(room, 300),
+                search_missed=search_missed,
                 generator=generator,
                 report=report,
             )

@@ -1,0 +1,405 @@
+"""What else could have been done from a point of a run, and how far it would really have got.
+
+Each proposal comes from the cost to second order in the Krylov space of the gradient (all of R^P
+where it is small), or from steps that are really taken; what counts is J at the proposed point.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thalweg.diagnosis.running import cost_at
+from thalweg.objectives.curvature import curvature
+from thalweg.objectives.objective import Objective
+from thalweg.probes.local_model import LocalModel, local_model, norm_of
+from thalweg.results import Array
+
+__all__ = ["Alternatives", "Effort", "Optimizer", "Place", "look_around", "place_of"]
+
+_HALVINGS = 8  # of a Newton step that does not lower J
+_GROWTHS = 14  # of a step along negative curvature, fourfold each
+_FEWER = 4.0  # by which a step that turned out unsafe is divided
+_ATTEMPTS = 7
+_ENOUGH = 1e-3  # share of what is left: a Newton step that gains less ends the search
+_VALLEY = 20.0  # times smaller than the largest is the curvature along a valley
+_ARRIVAL = 8  # dimension of the Krylov space that tells the curvature where a step leads
+_NEGATIVE = 1e-3  # share of the largest size of an eigenvalue from which on one is negative
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much may be spent on one point.
+
+    Attributes:
+        krylov: Dimension of the Krylov space of the gradient; None for the whole space.
+        steps: Gradient steps that are really taken at most.
+        newton: Newton steps at most.
+    """
+
+    krylov: int | None
+    steps: int
+    newton: int
+
+
+@dataclass(frozen=True, eq=False)
+class Optimizer:
+    """How a run moved, as far as it is known.
+
+    Attributes:
+        rate: Learning rate ε, or NaN.
+        momentum: μ, 0 without.
+        scaling: Square root of the diagonal preconditioner, shape (P,); None without.
+    """
+
+    rate: float
+    momentum: float = 0.0
+    scaling: Tensor | None = None
+
+    @property
+    def effective(self) -> float:
+        """The rate at which a slowly changing gradient moves the parameters, ε/(1 − μ)."""
+        return self.rate / (1 - self.momentum)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point in numbers that do not depend on the units of J and θ, once divided by `left`.
+
+    Attributes:
+        loss: J.
+        largest: Largest eigenvalue that was seen, of the preconditioned Hessian where there is
+            a preconditioner.
+        smallest: Smallest one.
+        promised: What the step to the minimum of the local model would gain, ½ Σ cᵢ²/abs(λᵢ) over
+            directions with curvature, in J.
+        reach: What a step of the length of the problem would change J by, to second order.
+        gradient_norm: ‖g‖.
+        negative: Whether an eigenvalue is negative beyond rounding.
+        in_valleys: Share of `promised` that lies in directions whose curvature is below a
+            twentieth of the largest.
+    """
+
+    loss: float
+    largest: float
+    smallest: float
+    promised: float
+    reach: float
+    gradient_norm: float
+    negative: bool
+    in_valleys: float
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Where a run was at the start of a stretch, and what J other ways reached in its place.
+
+    Attributes:
+        start: The place itself.
+        same: J after the same steps with the full gradient, or NaN where there is no rate.
+        safe: J after a tenth of the steps with the longest safe step, or NaN.
+        safe_rate: That step ε.
+        safe_throughout: J after all of the steps with it, or NaN.
+        smaller: J after the steps with a shorter, safe step where the own one is past the limit
+            of stability; NaN elsewhere.
+        newton: J after saddle-free Newton steps.
+        by_negative: What these gained along negative curvature, in J.
+        by_positive: What they gained otherwise.
+        end: The place that they reached.
+    """
+
+    start: Place
+    same: float
+    safe: float
+    safe_rate: float
+    safe_throughout: float
+    smaller: float
+    newton: float
+    by_negative: float
+    by_positive: float
+    end: Place
+
+
+@dataclass(frozen=True, eq=False)
+class _Space:
+    """A cost in scaled coordinates φ = θ/s: derivatives of one part of the data, J of another."""
+
+    probe: Objective
+    check: Objective
+    scaling: Tensor | None
+    length: float
+
+    def value(self, theta: Tensor) -> float:
+        return cost_at(self.check, theta)
+
+    def moved(self, theta: Tensor, step: Tensor) -> Tensor:
+        """Return θ + s ⊙ step."""
+        return theta + (step if self.scaling is None else self.scaling * step).to(theta)
+
+    def gradient(self, theta: Tensor) -> Tensor:
+        """Return the gradient in the scaled coordinates."""
+        found = self.probe.gradient(theta)
+        return found if self.scaling is None else self.scaling * found
+
+    def model(self, theta: Tensor, krylov: int | None) -> LocalModel:
+        """Return the cost to second order in the scaled coordinates."""
+        point = curvature(self.probe, theta)
+        if self.scaling is None:
+            return local_model(point, krylov)
+        return local_model(_Scaled(point, self.scaling), krylov)  # type: ignore[arg-type]
+
+
+class _Scaled:
+    """A curvature under a diagonal scaling s: S H S, with the gradient S g."""
+
+    def __init__(self, point: object, scaling: Tensor) -> None:
+        self._point, self._scaling = point, scaling
+        self.size = len(scaling)
+
+    @property
+    def gradient(self) -> Tensor:
+        found: Tensor = self._point.gradient  # type: ignore[attr-defined]
+        return self._scaling * found
+
+    def product(self, vector: Tensor) -> Tensor:
+        found: Tensor = self._point.product(self._scaling * vector)  # type: ignore[attr-defined]
+        return self._scaling * found
+
+    def dense(self) -> Tensor:
+        found: Tensor = self._point.dense()  # type: ignore[attr-defined]
+        scaling = self._scaling.double().cpu()
+        return scaling[:, None] * found * scaling
+
+
+def look_around(
+    probe: Objective,
+    check: Objective,
+    theta: Tensor,
+    optimizer: Optimizer,
+    horizon: int,
+    floor: float,
+    length: float,
+    effort: Effort,
+) -> Alternatives:
+    """Return how far other ways get from a point.
+
+    Args:
+        probe: The cost that derivatives are taken of.
+        check: The cost that proposals are judged by: the same, or one on other examples.
+        theta: The point.
+        optimizer: How the run moved from there.
+        horizon: Steps that the run took in this stretch.
+        floor: What J could come down to.
+        length: A length of the problem.
+        effort: How much may be spent.
+    """
+    space = _Space(probe, check, optimizer.scaling, length)
+    theta = probe.point(theta)
+    model = space.model(theta, effort.krylov)
+    start = _place(space, theta, model)
+    known = math.isfinite(optimizer.rate) and optimizer.rate > 0
+    same = _same_steps(space, theta, model, optimizer, horizon, effort) if known else math.nan
+    limit = 2 * (1 + optimizer.momentum) / start.largest if start.largest > 0 else math.inf
+    smaller = math.nan
+    if known and optimizer.rate > limit:
+        shorter = 0.5 * limit
+        steps = min(horizon, effort.steps)
+        smaller = _descended(space, theta, shorter, optimizer.momentum, steps, guarded=False)[0]
+    safe, throughout, safe_rate = _longer_step(space, theta, start, optimizer, horizon, effort)
+    newton, by_negative, by_positive, end = _newton(space, theta, model, floor, effort)
+    return Alternatives(
+        start, same, safe, safe_rate, throughout, smaller, newton, by_negative, by_positive, end
+    )
+
+
+def place_of(
+    probe: Objective, check: Objective, theta: Tensor, length: float, effort: Effort
+) -> Place:
+    """Return a point in numbers."""
+    space = _Space(probe, check, None, length)
+    theta = probe.point(theta)
+    return _place(space, theta, space.model(theta, effort.krylov))
+
+
+def _place(space: _Space, theta: Tensor, model: LocalModel) -> Place:
+    """Return a point in numbers, from the cost to second order."""
+    curved = model.curved()
+    values, slopes = model.eigenvalues[curved], model.slopes[curved]
+    gradient = norm_of(model.slopes)
+    top = float(model.eigenvalues.max()) if len(model.eigenvalues) else 0.0
+    low = float(model.eigenvalues.min()) if len(model.eigenvalues) else 0.0
+    if not model.whole:
+        low = min(low, 0.0)
+    length = space.length
+    gains = 0.5 * slopes**2 / values.abs()
+    low_ones = values.abs() < model.largest / _VALLEY
+    return Place(
+        loss=space.value(theta),
+        largest=top,
+        smallest=low,
+        promised=float(gains.sum()),
+        reach=gradient * length + 0.5 * model.largest * length**2,
+        gradient_norm=gradient,
+        negative=low < -_NEGATIVE * model.largest and model.largest > 0,
+        in_valleys=float(gains[low_ones].sum() / gains.sum()) if float(gains.sum()) > 0 else 0.0,
+    )
+
+
+def _same_steps(
+    space: _Space,
+    theta: Tensor,
+    model: LocalModel,
+    optimizer: Optimizer,
+    horizon: int,
+    effort: Effort,
+) -> float:
+    """Return J after the same steps with the full gradient: taken, or by the local model."""
+    steps = min(horizon, effort.steps)
+    taken = _descended(space, theta, optimizer.rate, optimizer.momentum, steps, guarded=False)[0]
+    if horizon <= effort.steps:
+        return taken
+    far = _modelled(model, optimizer, horizon)
+    modelled = space.value(space.moved(theta, model.along(torch.from_numpy(far))))
+    return min(taken, modelled)
+
+
+def _modelled(model: LocalModel, optimizer: Optimizer, steps: int) -> Array:
+    """Return where steps of gradient descent with momentum lead on the local model, shape (m,)."""
+    rate, momentum = optimizer.rate, optimizer.momentum
+    values, slopes = model.eigenvalues.numpy(), model.slopes.numpy()
+    one_step = np.zeros((len(values), 3, 3))  # of (y, v, 1): v ← μ v − ε (λ y + c), y ← y + v
+    one_step[:, 1] = np.stack([-rate * values, np.full_like(values, momentum), -rate * slopes], 1)
+    one_step[:, 0] = one_step[:, 1] + np.array([1.0, 0.0, 0.0])
+    one_step[:, 2, 2] = 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Array = np.linalg.matrix_power(one_step, steps)[:, 0, 2]
+    return found
+
+
+def _descended(
+    space: _Space,
+    theta: Tensor,
+    rate: float,
+    momentum: float,
+    steps: int,
+    guarded: bool = True,
+) -> tuple[float, Tensor | None]:
+    """Take gradient steps; return J and where, or None where J rose and that is guarded."""
+    velocity = torch.zeros_like(theta)
+    level = space.value(theta)
+    looked = 1
+    for done in range(1, steps + 1):
+        velocity = momentum * velocity - rate * space.gradient(theta).to(theta)
+        theta = space.moved(theta, velocity)
+        if not bool(torch.isfinite(theta).all()):
+            return math.inf, None
+        if done in (looked, steps):
+            looked *= 2
+            before, level = level, space.value(theta)
+            if guarded and not level <= before + 1e-9 * abs(before):
+                return level, None
+    return level, theta
+
+
+def _longer_step(
+    space: _Space,
+    theta: Tensor,
+    start: Place,
+    optimizer: Optimizer,
+    horizon: int,
+    effort: Effort,
+) -> tuple[float, float, float]:
+    """Return J after a tenth of the steps with the longest safe step, after all, and that step.
+
+    Safe is a step with which J falls all the way and which is stable where it leads to. It starts
+    at 1/λ_max, and is divided where it is not: the curvature may grow on the way.
+    """
+    own = optimizer.effective
+    if not (math.isfinite(own) and own > 0):
+        return math.nan, math.nan, math.nan
+    rate = 1 / start.largest if start.largest > 0 else 1e6 * own
+    steps = min(horizon, effort.steps)
+    tenth = min(max(min(horizon, 10), horizon // 10), steps)
+    for _ in range(_ATTEMPTS):
+        level, there = _descended(space, theta, rate, 0.0, tenth)
+        if there is not None and rate > own:
+            arrival = space.model(there, _ARRIVAL)
+            if float(arrival.eigenvalues.max()) * rate > 1.0 + 1e-6:
+                there, rate = None, 1 / float(arrival.eigenvalues.max())
+                continue
+        if there is not None:
+            throughout, end = _descended(space, there, rate, 0.0, steps - tenth)
+            return level, throughout if end is not None else level, rate
+        rate /= _FEWER
+    return math.nan, math.nan, rate
+
+
+def _newton(
+    space: _Space, theta: Tensor, model: LocalModel, floor: float, effort: Effort
+) -> tuple[float, float, float, Place]:
+    """Take saddle-free Newton steps; return J, what was gained how, and the place reached."""
+    level = space.value(theta)
+    gained = {"negative": 0.0, "positive": 0.0}
+    for number in range(effort.newton):
+        if number:
+            model = space.model(theta, effort.krylov)
+        found = [
+            ("positive", *_downhill(space, theta, level, model)),
+            ("negative", *_escape(space, theta, level, model, floor)),
+        ]
+        how, better, there = min(found, key=lambda each: each[1])
+        if not better < level - _ENOUGH * max(level - floor, 0.0) or there is None:
+            break
+        gained[how] += level - better
+        theta, level = there, better
+    end = _place(space, theta, space.model(theta, effort.krylov))
+    return level, gained["negative"], gained["positive"], end
+
+
+def _downhill(
+    space: _Space, theta: Tensor, level: float, model: LocalModel
+) -> tuple[float, Tensor | None]:
+    """Return J, and where, after the best share of the Newton step along positive curvature."""
+    upward = model.curved() & (model.eigenvalues > 0)
+    values = torch.where(upward, model.eigenvalues, torch.ones_like(model.eigenvalues))
+    step = model.along(torch.where(upward, -model.slopes / values, torch.zeros_like(values)))
+    return _best(space, theta, step, [0.5**k for k in range(_HALVINGS)], level)
+
+
+def _escape(
+    space: _Space, theta: Tensor, level: float, model: LocalModel, floor: float
+) -> tuple[float, Tensor | None]:
+    """Return J, and where, after the best step along the most negative curvature."""
+    if not len(model.eigenvalues):
+        return math.inf, None
+    lowest = float(model.eigenvalues[0])
+    if not lowest < -_NEGATIVE * model.largest:
+        return math.inf, None
+    unit = math.sqrt(max(level - floor, 0.0) / -lowest) / 64
+    if not unit > 0:
+        return math.inf, None
+    vector = model.vectors[0] * (-1.0 if float(model.slopes[0]) > 0 else 1.0)
+    sizes = [unit * 4.0 ** (k / 2) for k in range(_GROWTHS)]
+    tries = [_best(space, theta, sign * vector, sizes, level) for sign in (1.0, -1.0)]
+    return min(tries, key=lambda each: each[0])
+
+
+def _best(
+    space: _Space, theta: Tensor, step: Tensor, shares: list[float], level: float
+) -> tuple[float, Tensor | None]:
+    """Return the lowest J over shares of a step, and where; stop once it gets worse again."""
+    best: tuple[float, Tensor | None] = (math.inf, None)
+    for share in shares:
+        there = space.moved(theta, share * step)
+        value = space.value(there)
+        if value < best[0]:
+            best = (value, there)
+        elif best[0] < level:
+            break
+    return best
+
+
+Look = Callable[[int], Alternatives]

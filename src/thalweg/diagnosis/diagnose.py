@@ -1,0 +1,367 @@
+"""The diagnosis of a run: which obstacles it met."""
+
+import math
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from thalweg.diagnosis.alternatives import (
+    Effort,
+    Optimizer,
+    look_around,
+    place_of,
+)
+from thalweg.diagnosis.following import Following, follows
+from thalweg.diagnosis.judge import judged
+from thalweg.diagnosis.readings import Floor, Line, Path, Readings, Stretch
+from thalweg.diagnosis.running import RunCosts, cost_at, costs_of, evenly_spread
+from thalweg.environment import provenance
+from thalweg.evaluate.along import profile
+from thalweg.grids import Uniform
+from thalweg.measures.profiles import greatest_climb
+from thalweg.objectives.examples import can_pick, random_examples, with_examples
+from thalweg.objectives.model import ModelObjective
+from thalweg.objectives.objective import Objective, expect_objective
+from thalweg.progress import Progress, progress_bar
+from thalweg.results import Array, Diagnosis
+from thalweg.sections import Line as Straight
+from thalweg.trajectory.trajectory import Trajectory
+
+__all__ = ["diagnose"]
+
+_SNAPSHOTS = 60
+_UPDATES = 200
+_STRETCHES = 4
+_EXAMPLES = 1000  # of each of the two subsamples
+_WHOLE = 256  # parameters up to which the whole Hessian is taken
+_KRYLOV = 24
+# Losses that cannot be negative.
+_NOT_NEGATIVE = ("CrossEntropyLoss", "MSELoss", "BCE", "NLLLoss", "cross_entropy", "mse_loss")
+
+
+def diagnose(
+    objective: Objective,
+    trajectory: Trajectory,
+    reference: Tensor | ArrayLike | None = None,
+    floor: float | None = None,
+    *,
+    examples: int = _EXAMPLES,
+    exact: bool = False,
+    seed: int = 0,
+    progress: bool | Progress | None = None,
+) -> Diagnosis:
+    """Say what stands between a run and a low cost."""
+    clock = time.perf_counter()
+    with progress_bar(progress) as report:
+        readings = _Gathering(
+            objective, trajectory, reference, floor, examples, exact, seed, report
+        ).readings()
+        findings = judged(readings)
+    return Diagnosis(
+        findings,
+        step=readings.costs.step,
+        loss=readings.costs.loss,
+        floor=readings.floor.value,
+        floor_source=readings.floor.source,
+        possible=readings.possible,
+        stretch=np.array([[s.first, s.last] for s in readings.stretches]).reshape(-1, 2),
+        reached=_reached(readings.stretches),
+        example_counts=readings.examples,
+        provenance=provenance(
+            objective.device,
+            objective.dtype,
+            time.perf_counter() - clock,
+            objective=objective.describe(),
+            section={"kind": "Diagnosis", "floor": floor, "seed": seed, "exact": exact},
+        ),
+    )
+
+
+def _reached(stretches: Sequence[Stretch]) -> dict[str, Array]:
+    """Return what was tried in the place of each stretch, to the J that it reached."""
+    ways = [stretch.alternatives for stretch in stretches]
+    reached = {
+        "the run": [stretch.level for stretch in stretches],
+        "without noise": [way.same for way in ways],
+        "a smaller step": [way.smaller for way in ways],
+        "a far larger step": [way.safe for way in ways],
+        "Newton's steps": [way.newton for way in ways],
+    }
+    return {name: np.array(levels) for name, levels in reached.items()}
+
+
+def _median(values: Array) -> float:
+    """Return the median of what is finite, or NaN."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else math.nan
+
+
+class _Gathering:
+    """Gathers readings of one run."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        trajectory: Trajectory,
+        reference: Any,
+        floor: float | None,
+        examples: int,
+        exact: bool,
+        seed: int,
+        report: Progress,
+    ) -> None:
+        expect_objective(objective)
+        self.objective, self.trajectory, self.report = objective, trajectory, report
+        self.given_floor = floor
+        self.reference = None if reference is None else objective.point(reference, "reference")
+        self.probe, self.check, self.examples = _parts(objective, examples, exact, seed)
+        self.effort = _effort(objective, self.examples)
+
+    def readings(self) -> Readings:
+        """Return all readings."""
+        run = self.trajectory
+        chosen = evenly_spread(run.step, _SNAPSHOTS)
+        costs = costs_of(self.check, run, chosen.tolist(), self.report)
+        finite = [
+            int(i) for i, loss in zip(costs.index, costs.loss, strict=True) if math.isfinite(loss)
+        ]
+        updates = evenly_spread(run.step, _UPDATES).tolist()
+        following = follows(self.probe, run, updates)
+        floor = self._floor(costs)
+        length = self._length(finite)
+        stretches = self._stretches(costs, following, floor, length)
+        floor = self._lowered(floor, stretches)
+        at_end = finite[-1] == costs.index[-1] if finite else False
+        end = None
+        if at_end:
+            theta = run[finite[-1]].theta
+            end = place_of(self.probe, self.check, theta, length, self.effort)
+        return Readings(
+            costs=costs,
+            floor=floor,
+            following=following,
+            rate=float(np.nanmedian(run.learning_rate))
+            if np.isfinite(run.learning_rate).any()
+            else math.nan,
+            momentum=following.momentum,
+            stretches=stretches,
+            end=end,
+            path=self._path(costs, finite),
+            from_end=self._to_reference(finite, -1),
+            from_start=self._to_reference(finite, 0),
+            reference=math.nan if self.reference is None else cost_at(self.check, self.reference),
+            ray=self._ray(finite),
+            growth=self._growth(finite),
+            networks=(),
+            held_out=self._held_out(costs),
+            examples=self.examples,
+        )
+
+    def _floor(self, costs: RunCosts) -> Floor:
+        """Return what J could come down to, from the best to the poorest knowledge."""
+        if self.given_floor is not None:
+            return Floor(float(self.given_floor), "the given floor", True)
+        best = costs.best
+        source = "the best of the run"
+        if self.reference is not None:
+            there = cost_at(self.check, self.reference)
+            if there < best:
+                return Floor(there, "the reference", True)
+        if isinstance(self.objective, ModelObjective) and best >= 0:
+            name = str(self.objective._loss_name)
+            if any(each in name for each in _NOT_NEGATIVE):
+                return Floor(0.0, "0, below which this loss cannot fall", False)
+        return Floor(best, source, True)
+
+    def _lowered(self, floor: Floor, stretches: tuple[Stretch, ...]) -> Floor:
+        """Return the floor, lowered to what was found on the way."""
+        if self.given_floor is not None:
+            return floor
+        found = [floor.value]
+        for stretch in stretches:
+            ways = stretch.alternatives
+            found += [v for v in (ways.same, ways.safe, ways.smaller, ways.newton) if v == v]
+        if min(found) < floor.value:
+            return Floor(min(found), "the best that was found", True)
+        return floor
+
+    def _length(self, finite: Sequence[int]) -> float:
+        """Return a length of the problem: of the parameters, of the path, to the reference."""
+        run = self.trajectory
+        if not finite:
+            return 1.0
+        first, last = run[finite[0]].theta.double(), run[finite[-1]].theta.double()
+        found = [float(first.norm()), float(last.norm()), float((last - first).norm())]
+        if self.reference is not None:
+            found.append(float((self.reference.double().cpu() - last.cpu()).norm()))
+        return max(found) or 1.0
+
+    def _stretches(
+        self, costs: RunCosts, following: Following, floor: Floor, length: float
+    ) -> tuple[Stretch, ...]:
+        """Return the parts of the run, each with what else would have been reached."""
+        marks = evenly_spread(costs.step.astype(np.int64), _STRETCHES + 1)
+        found = []
+        for done, (first, last) in enumerate(pairwise(marks)):
+            self.report(done, len(marks) - 1, "what else would have been reached")
+            if not math.isfinite(costs.loss[first]):
+                break
+            point = self.trajectory[int(costs.index[first])]
+            optimizer = Optimizer(following.pull, following.momentum)
+            steps = int(costs.step[last] - costs.step[first])
+            ways = look_around(
+                self.probe,
+                self.check,
+                point.theta.to(self.objective.device),
+                optimizer,
+                steps,
+                floor.value,
+                length,
+                self.effort,
+            )
+            found.append(
+                Stretch(
+                    first=int(costs.step[first]),
+                    last=int(costs.step[last]),
+                    level=costs.settled(costs.step[first], costs.step[last]),
+                    noise=self._noise(following, int(costs.index[first]), int(costs.index[last])),
+                    alternatives=ways,
+                )
+            )
+        return tuple(found)
+
+    def _noise(self, following: Following, first: int, last: int) -> float:
+        """Return the noise term over the descent term, from updates of a stretch."""
+        if not following.real:
+            return math.nan
+        if following.exact:
+            return 0.0
+        noise = descent = 0.0
+        run = self.trajectory
+        for number in np.unique(np.linspace(first, last - 1, 12).astype(int)).tolist():
+            update = run[number].update
+            if update is None:
+                continue
+            theta = self.probe.point(run[number].theta)
+            gradient = self.probe.gradient(theta)
+            update = update.to(gradient)
+            before = run[number - 1].update if number and following.momentum else None
+            expected = -following.pull * gradient
+            if before is not None:
+                expected = expected + following.momentum * before.to(gradient)
+            rest = update - expected
+            noise += 0.5 * float(rest.double() @ self.probe.hvp(theta, rest).double())
+            descent += -float(expected.double() @ gradient.double())
+        return noise / descent if descent > 0 else math.inf
+
+    def _path(self, costs: RunCosts, finite: Sequence[int]) -> Path | None:
+        """Return the way of the run."""
+        if len(finite) < 5:
+            return None
+        run = self.trajectory
+        few = [finite[i] for i in np.unique(np.linspace(0, len(finite) - 1, 13).astype(int))]
+        points = torch.stack([run[i].theta.double().cpu() for i in few])
+        chord = float((points[-1] - points[0]).norm())
+        if not chord > 0:
+            return None
+        length = _way(points)
+        third = _way(points[::3]) if len(points) == 13 else length
+        away = 0.0
+        for here, after, number in zip(points[:-1], points[1:], few[:-1], strict=True):
+            gradient = self.probe.gradient(run[number].theta).double().cpu()
+            way = points[-1] - here
+            cosine = float(-gradient @ way) / (float(gradient.norm() * way.norm()) or 1.0)
+            away += float((after - here).norm()) * (cosine < 0.1)
+        line = profile(
+            self.check,
+            Straight(run[few[0]].theta, run[few[-1]].theta),
+            Uniform(0, 1, 21),
+            progress=False,
+        )
+        fall = costs.loss[0] - costs.last
+        climb = greatest_climb(line).height / fall if fall > 0 else math.inf
+        return Path(length / chord, third / chord, away / length, climb)
+
+    def _to_reference(self, finite: Sequence[int], which: int) -> Line | None:
+        """Return the climb of J from a point of the run to the reference."""
+        if self.reference is None or not finite:
+            return None
+        return self._climb(self.trajectory[finite[which]].theta, self.reference)
+
+    def _climb(self, start: Tensor, end: Tensor) -> Line:
+        """Return the climb of J along the straight line between two points."""
+        straight = Straight(self.check.point(start), self.check.point(end))
+        line = profile(self.check, straight, Uniform(0, 1, 33), progress=False)
+        values = next(iter(line.loss.values()))
+        return Line(float(greatest_climb(line).height), float(values.max() - values[0]))
+
+    def _ray(self, finite: Sequence[int]) -> float:
+        """Return J(16 θ)/J(θ) where J falls all the way along the ray through the last point."""
+        if not finite:
+            return math.nan
+        theta = self.check.point(self.trajectory[finite[-1]].theta)
+        values = [cost_at(self.check, theta * 2.0 ** (k / 2)) for k in range(9)]
+        falls = all(b < a for a, b in pairwise(values))
+        least = self.given_floor if self.given_floor is not None else min(0.0, values[-1])
+        span = values[0] - least
+        return (values[-1] - least) / span if falls and span > 0 else math.nan
+
+    def _growth(self, finite: Sequence[int]) -> float:
+        """Return the relative growth of ‖θ‖ over the second half of the run."""
+        if len(finite) < 3:
+            return math.nan
+        middle = self.trajectory[finite[len(finite) // 2]].theta
+        last = self.trajectory[finite[-1]].theta
+        before = float(middle.double().norm())
+        return float(last.double().norm()) / before - 1 if before > 0 else math.inf
+
+    def _held_out(self, costs: RunCosts) -> tuple[float, ...]:
+        """Return J on the second split at each snapshot."""
+        if not isinstance(self.objective, ModelObjective) or len(self.objective.splits) < 2:
+            return ()
+        name = self.objective.splits[1].name
+        found = []
+        for number in costs.index:
+            theta = self.trajectory[int(number)].theta
+            if not bool(torch.isfinite(theta).all()):
+                found.append(math.inf)
+                continue
+            found.append(float(self.objective.evaluate(self.objective.point(theta)).loss[name]))
+        return tuple(found)
+
+
+def _way(points: Tensor) -> float:
+    """Return the length of the way through points."""
+    return float((points[1:] - points[:-1]).norm(dim=1).sum())
+
+
+def _parts(
+    objective: Objective, examples: int, exact: bool, seed: int
+) -> tuple[Objective, Objective, dict[str, int]]:
+    """Return the cost for derivatives and the one that judges, on different examples."""
+    if exact or not isinstance(objective, ModelObjective) or not can_pick(objective.splits[0]):
+        return objective, objective, {}
+    split = objective.splits[0]
+    if split.examples <= 2 * examples:
+        return objective, objective, {}
+    order = random_examples(split, seed)
+    probe = with_examples(objective, order[:examples], examples)
+    check = with_examples(objective, order[examples : 2 * examples], examples)
+    return probe, check, {"derivatives": examples, "costs": examples}
+
+
+def _effort(objective: Objective, examples: dict[str, int]) -> Effort:
+    """Return how much is spent on one point: a rule, so that it is the same everywhere."""
+    size = objective.space.size
+    if not isinstance(objective, ModelObjective):
+        return Effort(None if size <= _WHOLE else 64, 300, 8)
+    work = size * (examples.get("derivatives") or objective.splits[0].examples)
+    if work <= 2e7:
+        return Effort(None if size <= 64 else 40, 60, 4)
+    return Effort(_KRYLOV, 8, 1)

@@ -1,0 +1,491 @@
+"""From readings to verdicts. Pure arithmetic: nothing here evaluates anything."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from thalweg.diagnosis import thresholds as at
+from thalweg.diagnosis.advice import ADVICE, WOULD_CHANGE
+from thalweg.diagnosis.readings import Readings, Stretch
+from thalweg.results import OBSTACLES, Evidence, Finding
+
+__all__ = ["Losses", "judged", "losses_of"]
+
+# A cause stands before its symptoms: where the first is present, the others follow from it.
+_SYMPTOMS = {
+    "exploding_gradient": ("step_too_large", "gradient_noise", "ill_conditioning"),
+    "vanishing_gradient": (
+        *("plateau", "saddle_point", "step_too_small", "ill_conditioning", "local_minimum"),
+        "dead_units",
+    ),
+    "dead_units": (
+        *("plateau", "vanishing_gradient", "local_minimum", "saddle_point", "step_too_small"),
+        "ill_conditioning",
+    ),
+    "no_critical_point": ("step_too_small", "ill_conditioning", "plateau", "saddle_point"),
+    "step_too_large": ("gradient_noise", "ill_conditioning", "detour", "local_minimum"),
+    "step_too_small": ("plateau", "saddle_point", "ill_conditioning"),
+    "ill_conditioning": ("detour",),
+    "saddle_point": ("plateau", "detour", "ill_conditioning"),
+    "barrier": ("local_minimum",),
+}
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What the run lost to each obstacle in one stretch, in J; the obstacles add up.
+
+    Attributes:
+        stretch: Which.
+        noise, too_large, too_small, conditioning, saddle, plateau: Losses.
+    """
+
+    stretch: Stretch
+    noise: float = 0.0
+    too_large: float = 0.0
+    too_small: float = 0.0
+    conditioning: float = 0.0
+    saddle: float = 0.0
+    plateau: float = 0.0
+
+
+def losses_of(stretch: Stretch, readings: Readings) -> Losses:
+    """Share out what a stretch of the run did not reach, cause by cause.
+
+    Levels of J go down from what the run reached: without noise; with a smaller, or a far larger
+    step; with Newton's steps. Each cause is charged with the distance from the level before.
+    """
+    ways, floor, possible = stretch.alternatives, readings.floor.value, readings.possible
+    start = ways.start.loss
+    level = min(stretch.level, floor + possible) if possible > 0 else stretch.level
+    run_gain = start - level
+
+    def charged(reached: float, level: float) -> tuple[float, float]:
+        """Return what a cause takes, and the level without it."""
+        reached = max(reached, floor) if math.isfinite(reached) else math.inf
+        better = reached < level and run_gain <= at.SLOW * (start - reached)
+        return (level - reached, reached) if better else (0.0, level)
+
+    noise = too_large = too_small = conditioning = saddle = plateau = 0.0
+    if stretch.noise >= at.NOISY:
+        noise, level = charged(ways.same, level)
+    too_large, level = charged(ways.smaller, level)
+    own = readings.following.pull
+    if math.isfinite(own) and ways.safe_rate >= at.FAR_TOO_SMALL * own:
+        too_small, level = charged(ways.safe, level)
+    # What the longest safe step reaches in the same time is no matter of curvature.
+    reached = min(level, ways.safe_throughout) if math.isfinite(ways.safe_throughout) else level
+    by_curvature, level = charged(ways.newton, max(reached, floor))
+    if ways.by_negative >= ways.by_positive:
+        saddle = by_curvature
+    elif ways.start.in_valleys >= at.IN_VALLEYS:
+        conditioning = by_curvature
+    left = level - floor
+    flat = ways.end.reach <= at.AT_REST * left and ways.start.reach <= at.AT_REST * (start - floor)
+    if left > 0 and flat and run_gain <= at.SLOW * left:
+        plateau = left
+    return Losses(stretch, noise, too_large, too_small, conditioning, saddle, plateau)
+
+
+def judged(readings: Readings) -> dict[str, Finding]:
+    """Return a finding for every obstacle."""
+    losses = [losses_of(stretch, readings) for stretch in readings.stretches]
+    judge = _Judge(readings, losses)
+    found = {key: judge.finding(key) for key in OBSTACLES}
+    for cause, symptoms in _SYMPTOMS.items():
+        if found[cause].verdict != "present" or found[cause].symptom_of:
+            continue
+        for symptom in symptoms:
+            if found[symptom].verdict == "present" and not found[symptom].symptom_of:
+                found[symptom] = replace(found[symptom], symptom_of=cause)
+    return found
+
+
+@dataclass(frozen=True)
+class _Opinion:
+    """A verdict before its words."""
+
+    verdict: str
+    share: float = 0.0
+    evidence: tuple[Evidence, ...] = ()
+    rivals: tuple[str, ...] = ()
+
+
+class _Judge:
+    """One method an obstacle."""
+
+    def __init__(self, readings: Readings, losses: list[Losses]) -> None:
+        self.readings, self.losses = readings, losses
+        self.total = sum(each.stretch.length for each in losses)
+
+    def finding(self, key: str) -> Finding:
+        """Return the finding of one obstacle."""
+        opinion: _Opinion = getattr(self, f"_{key}")()
+        undetermined = opinion.verdict == "undetermined"
+        share = math.nan if undetermined else min(max(opinion.share, 0.0), 1.0)
+        possible = max(self.readings.possible, 0.0)
+        return Finding(
+            obstacle=key,
+            verdict=opinion.verdict,
+            severity=share,
+            cost=share * possible,
+            evidence=opinion.evidence,
+            rivals=opinion.rivals,
+            would_change=WOULD_CHANGE[key],
+            advice=ADVICE[key] if opinion.verdict == "present" else "",
+        )
+
+    # What is charged by stretches.
+
+    def _share(self, part: str) -> tuple[float, Losses | None]:
+        """Return the share of the possible progress that a cause took, and the worst stretch."""
+        if self.total <= 0 or not self.readings.possible > 0:
+            return 0.0, None
+        lost = sum(getattr(each, part) * each.stretch.length for each in self.losses) / self.total
+        worst = max(self.losses, key=lambda each: getattr(each, part))
+        return lost / self.readings.possible, worst
+
+    def _charged(self, part: str, words: Callable[[Losses], Evidence], steps: bool) -> _Opinion:
+        """Return the opinion on a cause that stretches are charged with."""
+        if not self.losses:
+            return _Opinion("undetermined", evidence=(self._too_short(),))
+        if not self.readings.following.real:
+            return _Opinion("undetermined", evidence=(self._not_following(),))
+        share, worst = self._share(part)
+        if worst is None:
+            return _Opinion("absent", evidence=(Evidence("no progress was possible"),))
+        lost = Evidence(
+            f"takes {share:.1%} of the possible progress", share, at.PRESENT, worst.stretch.first
+        )
+        present = share >= at.PRESENT
+        return _Opinion("present" if present else "absent", share, (lost, words(worst)))
+
+    def _too_short(self) -> Evidence:
+        """Say that there is no stretch to look at."""
+        count = len(self.readings.costs.index)
+        return Evidence(f"{count} snapshots make no stretch of a run to look at", count)
+
+    def _not_following(self) -> Evidence:
+        """Say why nothing follows from the steps."""
+        following = self.readings.following
+        if not following.known:
+            return Evidence("no update is known: consecutive points, or recorded updates, are")
+        if following.shuffled:
+            return Evidence(
+                f"the order of the snapshots is no better than a random one "
+                f"(p = {following.ordered:.2f})",
+                following.ordered,
+                at.ORDERED,
+            )
+        return Evidence(
+            f"the updates do not follow the gradient of this cost: {following.pull:.2g} ± "
+            f"{following.error:.2g} times of it",
+            following.pull,
+            following.error,
+        )
+
+    def _gradient_noise(self) -> _Opinion:
+        def words(worst: Losses) -> Evidence:
+            ratio, step = worst.stretch.noise, worst.stretch.first
+            if not math.isfinite(ratio):
+                return Evidence("the noise of the updates is not known", step=step)
+            return Evidence(
+                f"noise takes {ratio:.0%} of what the gradient gains in a step",
+                ratio,
+                at.NOISY,
+                step,
+            )
+
+        found = self._charged("noise", words, True)
+        unknown = all(not math.isfinite(each.stretch.noise) for each in self.losses)
+        if found.verdict == "absent" and unknown and not self.readings.following.exact:
+            return replace(found, verdict="undetermined")
+        return found
+
+    def _step_too_large(self) -> _Opinion:
+        def words(worst: Losses) -> Evidence:
+            place = worst.stretch.alternatives.start
+            return self._stability(place.largest, worst.stretch.first)
+
+        found = self._charged("too_large", words, True)
+        if found.verdict == "undetermined":
+            return found
+        if self.readings.diverged and found.verdict != "present":
+            return replace(found, verdict="undetermined")
+        return found
+
+    def _stability(self, largest: float, step: int) -> Evidence:
+        """State the product of step and curvature."""
+        product = self.readings.following.pull * largest
+        limit = 2 * (1 + self.readings.following.momentum)
+        return Evidence(f"ε·λ_max = {product:.3g}, limit {limit:.3g}", product, limit, step)
+
+    def _step_too_small(self) -> _Opinion:
+        def words(worst: Losses) -> Evidence:
+            ways = worst.stretch.alternatives
+            ratio = ways.safe_rate / self.readings.following.pull
+            return Evidence(
+                f"a step {ratio:.3g} times as large is safe",
+                ratio,
+                at.FAR_TOO_SMALL,
+                worst.stretch.first,
+            )
+
+        return self._charged("too_small", words, True)
+
+    def _ill_conditioning(self) -> _Opinion:
+        return self._charged("conditioning", self._newton_words, False)
+
+    def _saddle_point(self) -> _Opinion:
+        return self._charged("saddle", self._newton_words, False)
+
+    def _newton_words(self, worst: Losses) -> Evidence:
+        """Say what Newton's steps gained where."""
+        ways = worst.stretch.alternatives
+        return Evidence(
+            f"curvature: {ways.start.smallest:.3g} to {ways.start.largest:.3g}; Newton's steps "
+            f"reach J = {ways.newton:.4g} where the run reached {worst.stretch.level:.4g} "
+            f"({ways.by_negative:.3g} along negative curvature)",
+            ways.newton,
+            worst.stretch.level,
+            worst.stretch.first,
+        )
+
+    def _plateau(self) -> _Opinion:
+        def words(worst: Losses) -> Evidence:
+            ways = worst.stretch.alternatives
+            left = max(ways.start.loss - self.readings.floor.value, 1e-300)
+            return Evidence(
+                f"slope and curvature promise {ways.start.reach / left:.1g} of what is left",
+                ways.start.reach / left,
+                at.AT_REST,
+                worst.stretch.first,
+            )
+
+        return self._charged("plateau", words, False)
+
+    # What is left at the end.
+
+    def _local_minimum(self) -> _Opinion:
+        if not self.losses or self.readings.end is None:
+            return _Opinion("undetermined", evidence=(self._too_short(),))
+        if not self.readings.following.real:
+            return _Opinion("undetermined", evidence=(self._not_following(),))
+        readings, ways = self.readings, self.losses[-1].stretch.alternatives
+        end, floor = ways.end, readings.floor
+        left = end.loss - floor.value
+        share = left / readings.possible if readings.possible > 0 else 0.0
+        if share < at.PRESENT:
+            return _Opinion("absent", evidence=(self._left(share),))
+        rest = end.promised / left
+        if rest > at.AT_REST:
+            text = f"not at rest: curvature promises {rest:.0%} of what is left"
+            return _Opinion("absent", evidence=(Evidence(text, rest, at.AT_REST),))
+        if end.negative:
+            text = f"the smallest eigenvalue, {end.smallest:.3g}, is negative"
+            return _Opinion("absent", evidence=(Evidence(text, end.smallest, 0.0),))
+        flat = end.reach / left
+        if flat <= at.AT_REST:
+            text = f"no minimum: slope and curvature promise {flat:.1g} of what is left"
+            return _Opinion("absent", evidence=(Evidence(text, flat, at.AT_REST),))
+        evidence = (
+            self._left(share),
+            Evidence(f"gradient norm {end.gradient_norm:.2g}: at rest", end.gradient_norm),
+            Evidence(f"smallest eigenvalue {end.smallest:.3g}", end.smallest, 0.0),
+        )
+        if not floor.known:
+            return _Opinion("undetermined", evidence=evidence)
+        return _Opinion("present", share, evidence)
+
+    def _left(self, share: float) -> Evidence:
+        """Say how much of the possible progress is left at the end."""
+        return Evidence(
+            f"{share:.1%} of the possible progress is left above {self.readings.floor.source}",
+            share,
+            at.PRESENT,
+        )
+
+    def _barrier(self) -> _Opinion:
+        readings = self.readings
+        if readings.from_end is None or readings.from_start is None:
+            share = (readings.costs.last - readings.floor.value) / (readings.possible or 1.0)
+            verdict = "absent" if share < at.PRESENT else "undetermined"
+            return _Opinion(verdict, evidence=(Evidence("no better point was given"),))
+        gap = readings.costs.last - readings.reference
+        share = gap / readings.possible if readings.possible > 0 else 0.0
+        if not share >= at.PRESENT:
+            text = "the reference is no better than the last point"
+            return _Opinion("absent", evidence=(Evidence(text, share, at.PRESENT),))
+        climb = readings.from_end.above_start / gap
+        evidence = (
+            Evidence(
+                f"J climbs by {readings.from_end.above_start:.3g} on the line to the reference, "
+                f"{climb:.0%} of what there is to gain",
+                climb,
+                at.CLIMBS,
+            ),
+        )
+        if climb < at.CLIMBS:
+            return _Opinion("absent", evidence=evidence)
+        return _Opinion("present", share, evidence)
+
+    def _detour(self) -> _Opinion:
+        readings, path = self.readings, self.readings.path
+        if path is None:
+            return _Opinion("undetermined", evidence=(self._too_short(),))
+        if not readings.following.real:
+            return _Opinion("undetermined", evidence=(self._not_following(),))
+        evidence = (
+            Evidence(f"the path is {path.coarse_ratio:.2f} times the chord", path.coarse_ratio),
+            Evidence(
+                f"−g has a cosine below {at.ALIGNED:g} with the way on {path.misaligned:.0%} of it",
+                path.misaligned,
+            ),
+            Evidence(f"J climbs by {path.climb:.2g} of its fall on the straight line", path.climb),
+        )
+        long = path.coarse_ratio >= at.LONG_WAY and path.coarse_ratio >= at.SMOOTH * path.ratio
+        arrived = readings.costs.start - readings.costs.last >= at.SLOW * readings.possible
+        if not (long and arrived) or path.climb < at.CLIMBS or readings.possible <= 0:
+            return _Opinion("absent", evidence=evidence)
+        spent = self._time_above()
+        share = spent * (1 - 1 / path.coarse_ratio)
+        return _Opinion("present" if share >= at.PRESENT else "absent", share, evidence)
+
+    def _time_above(self) -> float:
+        """Return the mean over the run of the share of the possible progress still to make."""
+        costs, floor, possible = self.readings.costs, self.readings.floor.value, self.readings
+        left = [min(max((v - floor) / possible.possible, 0.0), 1.0) for v in costs.loss]
+        if len(left) < 2 or costs.steps <= 0:
+            return float(left[-1])
+        widths = [b - a for a, b in pairwise(costs.step)]
+        middle = [(a + b) / 2 for a, b in pairwise(left)]
+        return float(sum(w * m for w, m in zip(widths, middle, strict=True)) / costs.steps)
+
+    def _no_critical_point(self) -> _Opinion:
+        readings = self.readings
+        if readings.end is None:
+            return _Opinion("undetermined", evidence=(Evidence("the run diverged"),))
+        if not readings.following.real:
+            return _Opinion("undetermined", evidence=(self._not_following(),))
+        share = (readings.costs.last - readings.floor.value) / (readings.possible or 1.0)
+        falls = math.isfinite(readings.ray) and readings.ray < 0.5
+        grows = readings.growth >= at.LASTING
+        evidence = (
+            Evidence(
+                f"scaled up sixteenfold the parameters have {readings.ray:.2g} of the cost"
+                if math.isfinite(readings.ray)
+                else "J rises again as the parameters are scaled up",
+                readings.ray,
+                0.5,
+            ),
+            Evidence(
+                f"their norm grew by {readings.growth:.1%} over the second half",
+                readings.growth,
+                at.LASTING,
+            ),
+        )
+        if not (falls and grows):
+            return _Opinion("absent", evidence=evidence)
+        spent = self._time_above()
+        return _Opinion(
+            "present" if spent >= at.PRESENT / 3 else "absent", max(share, spent), evidence
+        )
+
+    # Networks.
+
+    def _of_networks(self, value: Callable[..., float], bad: Callable[[float], bool]) -> float:
+        """Return the share of the possible progress at the snapshots where a reading is bad."""
+        readings = self.readings
+        if not readings.possible > 0:
+            return 0.0
+        shares = []
+        for network in readings.networks:
+            nearest = abs(readings.costs.step - network.step).argmin()
+            left = (readings.costs.loss[nearest] - readings.floor.value) / readings.possible
+            is_bad = bad(value(network))
+            shares.append(min(max(left, 0.0), 1.0) if is_bad else 0.0)
+        return sum(shares) / len(shares) if shares else 0.0
+
+    def _no_network(self) -> _Opinion:
+        return _Opinion("absent", evidence=(Evidence("a closed form has no layers"),))
+
+    def _stuck(self) -> bool:
+        """Tell whether the run is far from done by its end."""
+        readings = self.readings
+        left = (readings.costs.last - readings.floor.value) / (readings.possible or 1.0)
+        return not left < 0.25
+
+    def _vanishing_gradient(self) -> _Opinion:
+        if not self.readings.networks:
+            return self._no_network()
+        share = self._of_networks(
+            lambda network: network.attenuation, lambda value: value < at.ATTENUATED
+        )
+        worst = min(self.readings.networks, key=lambda n: n.attenuation)
+        evidence = (
+            Evidence(
+                f"the gradient shrinks to {worst.attenuation:.2g} over {worst.depth} activations",
+                worst.attenuation,
+                at.ATTENUATED,
+                worst.step,
+            ),
+        )
+        present = share >= at.PRESENT and self._stuck()
+        return _Opinion("present" if present else "absent", share, evidence)
+
+    def _exploding_gradient(self) -> _Opinion:
+        if not self.readings.networks:
+            return self._no_network()
+        share = self._of_networks(
+            lambda network: network.attenuation, lambda value: value > 1 / at.ATTENUATED
+        )
+        worst = max(self.readings.networks, key=lambda n: n.attenuation)
+        evidence = (
+            Evidence(
+                f"the gradient grows by {worst.attenuation:.2g} over {worst.depth} activations",
+                worst.attenuation,
+                1 / at.ATTENUATED,
+                worst.step,
+            ),
+        )
+        present = share >= at.PRESENT and (self._stuck() or self.readings.diverged)
+        return _Opinion("present" if present else "absent", share, evidence)
+
+    def _dead_units(self) -> _Opinion:
+        if not self.readings.networks:
+            return self._no_network()
+        share = self._of_networks(lambda network: network.dead, lambda value: value >= at.DEAD)
+        worst = max(self.readings.networks, key=lambda n: n.dead)
+        evidence = (
+            Evidence(
+                f"{worst.dead:.0%} of the units of {worst.layer} do nothing for any example",
+                worst.dead,
+                at.DEAD,
+                worst.step,
+            ),
+        )
+        present = share >= at.PRESENT and self._stuck()
+        return _Opinion("present" if present else "absent", share, evidence)
+
+    def _overfitting(self) -> _Opinion:
+        held_out = self.readings.held_out
+        if not held_out:
+            return _Opinion("undetermined", evidence=(Evidence("there is no held-out split"),))
+        best = min(range(len(held_out)), key=lambda i: held_out[i])
+        fall = max(held_out[0] - held_out[best], 1e-300)
+        rise = held_out[-1] - held_out[best]
+        train = self.readings.costs.loss
+        falls = train[-1] < train[best]
+        share = rise / fall
+        step = int(self.readings.costs.step[best])
+        evidence = (
+            Evidence(
+                f"held-out J rises again by {share:.0%} of its fall after step {step}",
+                share,
+                at.RISES,
+                step,
+            ),
+        )
+        present = share >= at.RISES and falls
+        return _Opinion("present" if present else "absent", min(share, 1.0), evidence)

@@ -1,0 +1,151 @@
+"""Everything that verdicts are made of: plain numbers, gathered before any verdict."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from thalweg.diagnosis.alternatives import Alternatives, Place
+from thalweg.diagnosis.following import Following
+from thalweg.diagnosis.running import RunCosts
+
+__all__ = ["Floor", "Line", "Network", "Path", "Readings", "Stretch"]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What J could come down to.
+
+    Attributes:
+        value: The level that progress is measured down to.
+        source: Where it comes from, in words.
+        known: Whether a point, or the caller, vouches for it; an outer bound is not known.
+    """
+
+    value: float
+    source: str
+    known: bool
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of the run: what it reached, and what else would have been reached.
+
+    Attributes:
+        first: Its first step.
+        last: Its last step.
+        level: J by its end.
+        noise: Share of the descent term that the noise of the updates eats; NaN where unknown.
+        alternatives: Where it began, and how far other ways got.
+    """
+
+    first: int
+    last: int
+    level: float
+    noise: float
+    alternatives: Alternatives
+
+    @property
+    def length(self) -> int:
+        """Number of steps."""
+        return self.last - self.first
+
+
+@dataclass(frozen=True)
+class Line:
+    """J along a straight line: the climb above its foot, and above the start of the line."""
+
+    climb: float
+    above_start: float
+
+
+@dataclass(frozen=True)
+class Path:
+    """The way of the run: its length over the chord, for all snapshots and for a few of them."""
+
+    ratio: float
+    coarse_ratio: float
+    misaligned: float
+    climb: float
+
+
+@dataclass(frozen=True)
+class Network:
+    """Signals of a network at one snapshot.
+
+    Attributes:
+        step: Where.
+        attenuation: Factor of the back-propagated gradient from the last hidden activation to
+            the first; NaN where there are fewer than two.
+        depth: Number of hidden activations.
+        dead: Largest share of units of a layer that are off, or saturated, for all examples.
+        layer: Which layer that is.
+        without_gradient: Share of the parameters whose gradient is exactly 0.
+    """
+
+    step: int
+    attenuation: float
+    depth: int
+    dead: float
+    layer: str
+    without_gradient: float
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """All that was read.
+
+    Attributes:
+        costs: J at snapshots.
+        floor: What J could come down to.
+        following: How updates follow the gradient.
+        rate: Learning rate ε, or NaN.
+        momentum: μ.
+        stretches: The parts of the run.
+        end: The last point, in numbers; None after divergence.
+        path: The way of the run; None with too few snapshots.
+        from_end: The line from the last point to the reference, if there is one.
+        from_start: The line from the first point to it.
+        reference: J there, or NaN.
+        ray: J(cθ)/J(θ) at the furthest c of the ray through the last point, if J falls all the
+            way; NaN otherwise.
+        growth: Relative growth of ‖θ‖ over the second half.
+        networks: Signals at snapshots; empty for a closed form.
+        held_out: J on the second split at the snapshots of `costs`; empty without one.
+    """
+
+    costs: RunCosts
+    floor: Floor
+    following: Following
+    rate: float
+    momentum: float
+    stretches: tuple[Stretch, ...]
+    end: Place | None
+    path: Path | None = None
+    from_end: Line | None = None
+    from_start: Line | None = None
+    reference: float = math.nan
+    ray: float = math.nan
+    growth: float = math.nan
+    networks: tuple[Network, ...] = ()
+    held_out: tuple[float, ...] = ()
+    examples: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def top(self) -> float:
+        """J that progress is measured from: the start, or what a run that rose stays at."""
+        finite = [value for value in self.costs.loss if math.isfinite(value)]
+        middle = sorted(finite)[len(finite) // 2] if finite else math.nan
+        return max(self.costs.start, middle) if math.isfinite(self.costs.start) else middle
+
+    @property
+    def possible(self) -> float:
+        """Progress that was possible, in J."""
+        return self.top - self.floor.value
+
+    @property
+    def diverged(self) -> bool:
+        """Whether J left all bounds."""
+        last = self.costs.last
+        return not math.isfinite(last) or (
+            self.possible > 0 and last - self.floor.value > 10 * self.possible
+        )
