@@ -92,8 +92,8 @@ def layer_signals(
     pieces = looked_at.pieces(theta, looked_at.space.blocks)
     names = looked_at.space.names
     leaves = dict(zip(names, pieces.leaves, strict=True))
-    sums, count = Sums(pieces), 0.0
     with pieces.context(), watching(looked_at, leaves) as watch:
+        sums, count = Sums(pieces), 0.0
         for evaluate in pieces.all():
             with watch.passing():
                 piece = evaluate(pieces.leaves)

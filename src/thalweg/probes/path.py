@@ -68,7 +68,7 @@ def path_reading(
     Example:
         >>> from thalweg import FunctionObjective
         >>> bowl = FunctionObjective(lambda t: t.square().sum() / 2, size=2)
-        >>> points = [torch.tensor([3.0, 4.0]) * 0.5**i for i in range(9)]
+        >>> points = [torch.tensor([3.0, 4.0]) * 0.5**i for i in range(12)]
         >>> reading = path_reading(bowl, Trajectory.from_points(points))
         >>> round(reading.ratio, 12), round(reading.mean_alignment, 12), reading.aside
         (1.0, 1.0, 0.0)
