@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 import thalweg as tw
 from cases import classes, normal, seeded
@@ -144,7 +144,9 @@ class TestGradients:
                 self.in_place = in_place
 
             def forward(self, x):
-                h = F.gelu(self.a(x))  # keeps its input, so that its output may be written to
+                h = functional.gelu(
+                    self.a(x)
+                )  # keeps its input, so that its output may be written to
                 if self.in_place:
                     h += 3 * x
                     h *= 2
@@ -192,7 +194,7 @@ class TestInvariance:
     def test_a_cost_in_other_units(self):
         model = mlp(nn.Tanh, depth=4, seed=6)
         plain = signals_of(model)
-        scaled = signals_of(model, loss=lambda o, t: 1e3 * F.cross_entropy(o, t))
+        scaled = signals_of(model, loss=lambda o, t: 1e3 * functional.cross_entropy(o, t))
         np.testing.assert_allclose(scaled.gradient_norm, 1e3 * plain.gradient_norm, rtol=1e-11)
         for name in ("relative", "sensitivity"):
             np.testing.assert_allclose(getattr(scaled, name), getattr(plain, name), rtol=1e-11)
@@ -226,7 +228,7 @@ class TestInvariance:
                 self.inner.weight.data /= scale
 
             def forward(self, x):
-                return self.last(torch.tanh(F.linear(x, self.inner.weight * self.scale)))
+                return self.last(torch.tanh(functional.linear(x, self.inner.weight * self.scale)))
 
         a, b = (signals_of(seeded(lambda s=s: Scaled(s), 3)) for s in (1.0, 64.0))
         np.testing.assert_allclose(a.sensitivity, b.sensitivity, rtol=1e-11)
@@ -335,26 +337,29 @@ class TestUnits:
             model[0].weight[:, 0] = torch.tensor([1.0, -1.0, 0.0, 1.0, -1.0, 0.0])
             # Of the first unit the third piece never wins, of the second it always does.
             model[0].bias.copy_(torch.tensor([0.0, 0.0, -9.0, 0.0, 0.0, 90.0]))
-        found = signals_of(model, (normal(30, 2, seed=3), normal(30, 1)), nn.MSELoss(), batch_size=8)
+        found = signals_of(
+            model, (normal(30, 2, seed=3), normal(30, 1)), nn.MSELoss(), batch_size=8
+        )
         assert found.layers == ("0",)
         assert found.functions == ("maxout",)
         assert found.units.tolist() == [6]
         assert found.dead.tolist() == [3]
 
 
+FORMS = {
+    "module": nn.ReLU(),
+    "in place": nn.ReLU(inplace=True),
+    "functional": functional.relu,
+    "functional in place": lambda z: functional.relu(z, inplace=True),
+    "by name": lambda z: functional.relu(input=z),
+    "torch": torch.relu,
+    "method": lambda z: z.relu(),
+    "method in place": lambda z: z.relu_(),
+}
+
+
 class TestForms:
     """However an activation is written, and wherever its units are."""
-
-    FORMS = {
-        "module": nn.ReLU(),
-        "in place": nn.ReLU(inplace=True),
-        "functional": F.relu,
-        "functional in place": lambda z: F.relu(z, inplace=True),
-        "by name": lambda z: F.relu(input=z),
-        "torch": torch.relu,
-        "method": lambda z: z.relu(),
-        "method in place": lambda z: z.relu_(),
-    }
 
     @pytest.mark.parametrize("form", FORMS)
     def test_all_forms_are_one(self, form):
@@ -362,7 +367,7 @@ class TestForms:
             def __init__(self):
                 super().__init__()
                 self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
-                self.relu = TestForms.FORMS[form]
+                self.relu = FORMS[form]
 
             def forward(self, x):
                 return self.b(self.relu(self.a(x)))
@@ -417,7 +422,7 @@ class TestForms:
 
             def forward(self, x):
                 h = self.mix(self.conv(x).permute(0, 2, 3, 1))
-                return self.out(F.gelu(h).mean((1, 2)))
+                return self.out(functional.gelu(h).mean((1, 2)))
 
         model = seeded(Last, 0)
         x = normal(6, 2, 5, 5)
@@ -522,7 +527,9 @@ class TestForms:
 
     def test_softmax_and_the_loss_are_no_layers(self):
         model = seeded(lambda: nn.Sequential(nn.Linear(6, 3), nn.Softmax(-1)), 0)
-        found = signals_of(model, loss=lambda o, t: F.mse_loss(torch.sigmoid(o[:, 0]), t.double()))
+        found = signals_of(
+            model, loss=lambda o, t: functional.mse_loss(torch.sigmoid(o[:, 0]), t.double())
+        )
         assert found.layers == ()
 
 

@@ -82,8 +82,8 @@ def _bars(signals: LayerSignals, at: Array, depth: Axis) -> Panel:
     """Return the panel of dead and saturated shares, a bar for each layer."""
     curves, bands = [], []
     shares = {"dead": signals.dead_share, "saturated": signals.saturated_share}
-    for rank, (label, share) in enumerate(shares.items()):
-        share = shown(share, log=True)  # no bar where there is nothing
+    for rank, (label, all_shares) in enumerate(shares.items()):
+        share = shown(all_shares, log=True)  # no bar where there is nothing
         middle = at + (2 * rank - 1) * _ASIDE
         edges = np.stack([middle - _HALF, middle - _HALF, middle + _HALF, middle + _HALF], axis=1)
         heights = 100 * np.stack([0 * share, share, share, 0 * share], axis=1)

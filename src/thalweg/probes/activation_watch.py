@@ -25,24 +25,89 @@ SMALL = 1e-3  # of its largest value: a derivative below has let go of the unit
 _FULL = 0.999  # share of the examples for which it must be so
 
 _ACTIVATIONS = frozenset(
-    "celu elu gelu hardshrink hardsigmoid hardswish hardtanh leaky_relu logsigmoid mish prelu relu "
-    "relu6 selu sigmoid silu softplus softshrink softsign tanh threshold".split()
+    {
+        "celu",
+        "elu",
+        "gelu",
+        "hardshrink",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+        "logsigmoid",
+        "mish",
+        "prelu",
+        "relu",
+        "relu6",
+        "selu",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "softshrink",
+        "softsign",
+        "tanh",
+        "threshold",
+    }
 )
 # Their derivative is nowhere 0 but by rounding: such a unit is saturated, not dead.
 _SMOOTH = frozenset(
-    "celu elu gelu logsigmoid mish selu sigmoid silu softplus softsign tanh".split()
+    {
+        "celu",
+        "elu",
+        "gelu",
+        "logsigmoid",
+        "mish",
+        "selu",
+        "sigmoid",
+        "silu",
+        "softplus",
+        "softsign",
+        "tanh",
+    }
 )
 # Operators whose output has its features on the last axis, and those that keep channels.
 _ON_LAST = frozenset(
-    "linear matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm einsum embedding layer_norm "
-    "rms_norm bilinear lstm gru rnn_tanh rnn_relu multi_head_attention_forward "
-    "scaled_dot_product_attention".split()
+    {
+        "linear",
+        "matmul",
+        "__matmul__",
+        "__rmatmul__",
+        "mm",
+        "bmm",
+        "addmm",
+        "baddbmm",
+        "einsum",
+        "embedding",
+        "layer_norm",
+        "rms_norm",
+        "bilinear",
+        "lstm",
+        "gru",
+        "rnn_tanh",
+        "rnn_relu",
+        "multi_head_attention_forward",
+        "scaled_dot_product_attention",
+    }
 )
-_ON_SECOND = frozenset("batch_norm group_norm instance_norm".split())
+_ON_SECOND = frozenset({"batch_norm", "group_norm", "instance_norm"})
 # After these an axis is no longer where it was.
 _REARRANGED = frozenset(
-    "permute transpose t swapaxes swapdims movedim moveaxis reshape view flatten unflatten "
-    "squeeze unsqueeze stack".split()
+    {
+        "permute",
+        "transpose",
+        "t",
+        "swapaxes",
+        "swapdims",
+        "movedim",
+        "moveaxis",
+        "reshape",
+        "view",
+        "flatten",
+        "unflatten",
+        "squeeze",
+        "unsqueeze",
+        "stack",
+    }
 )
 _GRID = torch.linspace(-20, 20, 4001, dtype=torch.float64)  # where the largest derivative is
 
@@ -116,9 +181,7 @@ class ActivationWatch(TorchFunctionMode):
         self._frames: list[_Frame] = []
         self._counts = False
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a call, and note what it is."""
         kwargs = kwargs or {}
         if not (self._counts and self._frames):
@@ -182,8 +245,8 @@ class ActivationWatch(TorchFunctionMode):
         output = next(_tensors([output]), None)
         if output is None or output.ndim == 0:
             return
-        axis = next((self._axes[t] for t in given if t in self._axes), None)
         source = next((t for t in given if t in self._axes), None)
+        axis = None if source is None else self._axes[source]
         if name in _ON_LAST:
             axis = -1
         elif name.startswith("conv") and name[-2:] in ("1d", "2d", "3d"):
@@ -304,10 +367,7 @@ def _slope_of(func: Callable[..., Any], args: Any, kwargs: Any, at: Tensor) -> T
     """Return the derivative of an activation, entry by entry; the input may be written to."""
     leaf = at.detach().requires_grad_()
     moved = leaf.clone()
-    if args:
-        output = func(moved, *args[1:], **kwargs)
-    else:
-        output = func(**{**kwargs, "input": moved})
+    output = func(moved, *args[1:], **kwargs) if args else func(**{**kwargs, "input": moved})
     output = next(_tensors([output]))
     return torch.autograd.grad(output.sum(), leaf)[0]
 

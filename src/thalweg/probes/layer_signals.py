@@ -4,7 +4,6 @@ import math
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -102,8 +101,8 @@ def layer_signals(
             places = [(each, edge) for each in watch.activations.values() for edge in each.edges]
             if not piece.value.requires_grad:
                 continue
-            edges = [edge for _, edge in places]
-            found = torch.autograd.grad(piece.value, [*pieces.leaves, *edges], allow_unused=True)
+            wanted: Any = [*pieces.leaves, *(edge for _, edge in places)]
+            found = torch.autograd.grad(piece.value, wanted, allow_unused=True)
             sums.add(piece, found[: len(names)])
             for (activation, _), gradient in zip(places, found[len(names) :], strict=True):
                 _add_squares(activation, gradient)

@@ -219,5 +219,3 @@ def _climb(line: Profile | None) -> float:
     if line is None or not np.isfinite(line.loss[line.first_split]).all():
         return float("nan")
     return greatest_climb(line).height
-
-

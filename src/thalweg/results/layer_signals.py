@@ -63,8 +63,13 @@ class LayerSignals:
 
     Example:
         >>> signals = LayerSignals(
-        ...     layers=("1", "3", "5"), functions=("tanh",) * 3, activation_gradient=[1, 2, 4],
-        ...     activation_size=[8, 8, 8], units=[4, 4, 4], dead=[0, 1, 0], saturated=[0, 0, 0],
+        ...     layers=("1", "3", "5"),
+        ...     functions=("tanh",) * 3,
+        ...     activation_gradient=[1, 2, 4],
+        ...     activation_size=[8, 8, 8],
+        ...     units=[4, 4, 4],
+        ...     dead=[0, 1, 0],
+        ...     saturated=[0, 0, 0],
         ... )
         >>> signals.attenuation.total, round(signals.attenuation.factor, 9)
         (0.25, 0.5)

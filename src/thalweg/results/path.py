@@ -44,8 +44,10 @@ class PathReading:
 
     Example:
         >>> reading = PathReading(
-        ...     step=[0, 1, 2], loss=[3.0, 2.0, 1.0],
-        ...     distance=[[0, 3, 5], [3, 0, 4], [5, 4, 0]], alignment=[0.6, 1.0],
+        ...     step=[0, 1, 2],
+        ...     loss=[3.0, 2.0, 1.0],
+        ...     distance=[[0, 3, 5], [3, 0, 4], [5, 4, 0]],
+        ...     alignment=[0.6, 1.0],
         ... )
         >>> reading.length, reading.ratio, round(reading.mean_alignment, 3)
         (7.0, 1.4, 0.8)
