@@ -511,6 +511,49 @@ class TestForms:
         total = math.sqrt((found.gradient_norm**2).sum())
         assert total == pytest.approx(float(objective.gradient(theta).norm()), rel=1e-10)
 
+    def test_an_activation_that_is_written_out_is_one(self):
+        class TanhGELU(nn.Module):
+            def forward(self, x):
+                inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+                return 0.5 * x * (1.0 + torch.tanh(inner))
+
+        plain = mlp(lambda: nn.GELU("tanh"), depth=2, seed=3)
+        written = mlp(TanhGELU, depth=2, seed=3)
+        with torch.no_grad():
+            for model in (plain, written):
+                model[0].bias[:2] = -60.0
+                model[0].bias[2] = 60.0  # where tanh is saturated, and GELU is not
+        a, b = signals_of(plain, batch_size=9), signals_of(written, batch_size=9)
+        assert a.layers == b.layers == ("1", "3")
+        assert b.functions == ("tanhgelu", "tanhgelu")
+        same_counts(a, b)
+        assert a.saturated[0] == 2
+        assert a.dead.tolist() == [0, 0]
+        np.testing.assert_allclose(a.activation_gradient, b.activation_gradient, rtol=1e-10)
+
+    def test_a_written_out_relu_can_be_dead(self):
+        class SquaredReLU(nn.Module):
+            def forward(self, x):
+                return torch.relu(x).square()
+
+        model = mlp(SquaredReLU, depth=1)
+        with torch.no_grad():
+            model[0].bias[:3] = -60.0
+        found = signals_of(model)
+        assert found.functions == ("squaredrelu",)
+        assert found.dead.tolist() == [3]
+
+    def test_whole_numbers_pass_unseen(self):
+        class Counted(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a = nn.Linear(6, 3)
+
+            def forward(self, x):
+                return self.a(x * torch.relu((x > 0).long()))
+
+        assert signals_of(seeded(Counted, 0)).layers == ()
+
     def test_one_module_in_two_places_is_two_layers(self):
         class Twice(nn.Module):
             def __init__(self):

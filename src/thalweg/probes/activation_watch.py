@@ -2,7 +2,8 @@
 
 Every call of torch inside the model goes through a `TorchFunctionMode`, so that `nn.ReLU`,
 `F.relu`, `torch.relu` and `x.relu_()` are one and the same. Forward hooks on the objective's own
-copy of the model say in which module a call is made; both are gone when the watch ends.
+copy of the model say in which module a call is made; both are gone when the watch ends. A module
+that writes an activation out, such as a GELU by way of tanh, is taken as a whole.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,6 +66,8 @@ _SMOOTH = frozenset(
         "tanh",
     }
 )
+# In the name of a class without parameters: it writes an activation out.
+_WRITTEN = ("relu", "gelu", "silu", "swish", "mish", "sigmoid", "tanh", "softplus")
 # Operators whose output has its features on the last axis, and those that keep channels.
 _ON_LAST = frozenset(
     {
@@ -143,7 +146,7 @@ class Activation:
     @property
     def dead(self) -> int:
         """Units whose derivative is always exactly 0."""
-        return 0 if self.function in _SMOOTH else int((self.zero == self.total).sum())
+        return 0 if _is_smooth(self.function) else int((self.zero == self.total).sum())
 
     @property
     def saturated(self) -> int:
@@ -153,11 +156,12 @@ class Activation:
 
 @dataclass
 class _Frame:
-    """A module that is being run."""
+    """A module that is being run, and its input where it writes an activation out."""
 
     name: str
     module: nn.Module
     calls: dict[str, int] = field(default_factory=dict)
+    before: Tensor | None = None
 
 
 class ActivationWatch(TorchFunctionMode):
@@ -191,10 +195,12 @@ class ActivationWatch(TorchFunctionMode):
         if name != "get":  # looking at an attribute is no use
             self._note_parameters(given)
         known = _known_activation(name, self._frames[-1].module, args, kwargs)
-        before = given[0].detach().clone() if known and given else None
+        if self._frames[-1].before is not None:  # a part of what is taken as a whole
+            known = ""
+        before = _copied(given) if known else None
         output = func(*args, **kwargs)
         self._note_axis(str(getattr(func, "__name__", "")), given, output)
-        if known and before is not None and before.ndim:
+        if before is not None:
             self._note_activation(known, func, args, kwargs, before, output)
         return output
 
@@ -216,12 +222,21 @@ class ActivationWatch(TorchFunctionMode):
         """Note that it has ended."""
         self._counts = False
 
-    def enter(self, name: str, module: nn.Module) -> None:
+    def enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Note that a module begins."""
         self._frames.append(_Frame(name, module))
+        if self._counts and _writes_activation(module) and len(args) == 1:
+            with self._resting():
+                self._frames[-1].before = _copied([t for t in args if isinstance(t, Tensor)])
 
     def leave(self, output: Any) -> None:
         """Note that a module has ended, and what the model returns."""
+        before, module = self._frames[-1].before, self._frames[-1].module
+        if self._counts and before is not None and isinstance(output, Tensor):
+            with self._resting():
+                if output.shape == before.shape:
+                    function = type(module).__name__.lower()
+                    self._note_activation(function, module.forward, (before,), {}, before, output)
         self._frames.pop()
         if self._counts and not self._frames:
             try:
@@ -230,6 +245,15 @@ class ActivationWatch(TorchFunctionMode):
                 made = None
             if made is not None:
                 made.is_output = True
+
+    @contextmanager
+    def _resting(self) -> Iterator[None]:
+        """Do not watch what is computed here, inside a hook."""
+        self._counts = False
+        try:
+            yield
+        finally:
+            self._counts = True
 
     # What calls tell
 
@@ -295,9 +319,10 @@ class ActivationWatch(TorchFunctionMode):
     def _name_of_call(self, function: str) -> str:
         """Return what an activation is called: its module, or the function and where it is."""
         owner = self._frames[-1]
-        if _is_activation(owner.module) and len(self._frames) > 1:
+        whole = _is_activation(owner.module) or owner.before is not None
+        if whole and len(self._frames) > 1:
             base, owner = owner.name, self._frames[-2]
-        elif _is_activation(owner.module) or function == "maxout":
+        elif whole or function == "maxout":
             base = owner.name or function
         else:
             base = f"{owner.name}.{function}" if owner.name else function
@@ -324,7 +349,7 @@ def watching(
 
 def _enters(watch: ActivationWatch, name: str) -> Callable[..., None]:
     """Return a hook that tells of the beginning of a module."""
-    return lambda module, _: watch.enter(name, module)
+    return lambda module, args: watch.enter(name, module, args)
 
 
 def _leaves(watch: ActivationWatch) -> Callable[..., None]:
@@ -338,6 +363,32 @@ def _known_activation(name: str, module: nn.Module, args: Any, kwargs: Any) -> s
         return name
     reduces = name in ("amax", "max") and (len(args) > 1 or "dim" in kwargs)
     return "maxout" if reduces and "maxout" in type(module).__name__.lower() else ""
+
+
+def _writes_activation(module: nn.Module) -> bool:
+    """Tell whether a module is an activation that is written out, by the name of its class."""
+    name = type(module).__name__.lower()
+    return (
+        any(word in name for word in _WRITTEN)
+        and not _is_activation(module)
+        and not any(True for _ in module.parameters())
+        and not any(True for _ in module.children())
+    )
+
+
+def _is_smooth(function: str) -> bool:
+    """Tell whether the derivative of a function is nowhere 0 but by rounding."""
+    if function in _ACTIVATIONS:
+        return function in _SMOOTH
+    kinked = any(word in function for word in ("relu", "hard", "maxout"))
+    return not kinked and any(word in function for word in _WRITTEN)
+
+
+def _copied(given: Sequence[Tensor]) -> Tensor | None:
+    """Return a copy of the input of an activation, or None where it can be none."""
+    if not given or not given[0].is_floating_point() or given[0].ndim == 0:
+        return None
+    return given[0].detach().clone()
 
 
 def _is_activation(module: nn.Module) -> bool:
@@ -359,8 +410,8 @@ def _derivative(
         if function == "prelu":  # one slope below zero for each channel
             below = next(t for t in list(_tensors([*args, *kwargs.values()]))[1:])
             return slopes, max(1.0, float(below.detach().abs().max()))
-        peak = _slope_of(func, args, kwargs, _GRID.to(before)).abs().max()
-        return slopes, float(peak)
+        grid = _GRID.to(before).reshape(-1, *[1] * (before.ndim - 1))
+        return slopes, float(_slope_of(func, args, kwargs, grid).abs().max())
 
 
 def _slope_of(func: Callable[..., Any], args: Any, kwargs: Any, at: Tensor) -> Tensor:

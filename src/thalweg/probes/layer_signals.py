@@ -41,9 +41,10 @@ def layer_signals(
 
     Activations are found whether they are modules, functions or methods, in place or not: relu,
     relu6, leaky_relu, prelu, elu, selu, celu, gelu, silu, mish, sigmoid, tanh, their hard
-    variants, softplus, softsign, logsigmoid, softshrink, threshold, and the maximum inside a
-    module with "Maxout" in the name of its class, whose units are its pieces. What is written by
-    hand (`x.clamp(min=0)`) is not, nor what is inside one operator (an LSTM): see `unseen`. A
+    variants, softplus, softsign, logsigmoid, softshrink, threshold; a module without parameters
+    that has such a name in that of its class (`NewGELUActivation`) is taken as a whole; and so is
+    the maximum inside one with "Maxout" there, whose units are its pieces. What is written by
+    hand (`x.clamp(min=0)`) is not found, nor what is inside one operator (an LSTM): see `unseen`. A
     module that is run several times in a pass is one layer. An activation whose value is the
     model's output counts units, but is no part of `attenuation`: what is left of the gradient
     beyond it is the loss's affair.

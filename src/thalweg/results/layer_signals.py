@@ -175,7 +175,7 @@ class LayerSignals:
         """By how much the gradient changes from the last hidden layer back to the first.
 
         The norms of ∂J/∂h_l are compared, not the RMS: it is norms that a product of Jacobians
-        acts on, and pooling or a change of width alone does not move them.
+        acts on, and a change of width alone does not move them.
         """
         norms = self.activation_gradient[self.hidden.astype(int)]
         count = len(norms)
