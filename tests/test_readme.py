@@ -30,6 +30,7 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
         "docs/curvature.md",
         "docs/displacement.md",
         "docs/engine.md",
+        "docs/layer-signals.md",
         "docs/pictures.md",
         "docs/spectra.md",
         "docs/trajectories.md",

@@ -49,9 +49,12 @@ from .objectives.objective import Objective as Objective
 from .probes.critical_point_search import find_critical_point as find_critical_point
 from .probes.critical_points import classify as classify
 from .probes.displacement import displacement as displacement
+from .probes.layer_signals import layer_signals as layer_signals
+from .probes.path import path_reading as path_reading
 from .probes.principal_surface import principal_surface as principal_surface
 from .probes.run_surface import ruled_surface as ruled_surface
 from .probes.run_surface import run_plane as run_plane
+from .probes.scale_ray import scale_ray as scale_ray
 from .probes.spectral_density import index_fraction as index_fraction
 from .probes.spectral_density import spectral_density as spectral_density
 from .probes.spectrum import spectrum as spectrum
@@ -67,6 +70,8 @@ from .results import Displacement as Displacement
 from .results import Estimate as Estimate
 from .results import History as History
 from .results import Interpolation as Interpolation
+from .results import LayerSignals as LayerSignals
+from .results import PathReading as PathReading
 from .results import Profile as Profile
 from .results import RunSurface as RunSurface
 from .results import SpectralDensity as SpectralDensity

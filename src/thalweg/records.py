@@ -46,6 +46,8 @@ from thalweg.results import (
     Estimate,
     History,
     Interpolation,
+    LayerSignals,
+    PathReading,
     Profile,
     Provenance,
     RunPoints,
@@ -82,6 +84,8 @@ Result = (
     | StepCurvature
     | Spectrum
     | SpectralDensity
+    | LayerSignals
+    | PathReading
 )
 Scalar = float | int | str | bool
 
@@ -94,6 +98,7 @@ _KINDS = {
         *(RunPoints, RunSurface, StepCurvature, Surface),
         *(CriticalPoint, CriticalPointSearch),
         *(SpectralDensity, SpectralEstimate, Spectrum),
+        *(LayerSignals, PathReading),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

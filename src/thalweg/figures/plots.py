@@ -16,6 +16,8 @@ from thalweg.figures.displacement_plot import (
 )
 from thalweg.figures.figure import Figure
 from thalweg.figures.history_plot import history_figure
+from thalweg.figures.layer_signals_plot import layer_signals_figure
+from thalweg.figures.path_plot import path_figure
 from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.run_plot import run_figure
 from thalweg.figures.spectrum_plot import density_figure, spectrum_figure
@@ -27,6 +29,8 @@ from thalweg.results import (
     CriticalPointSearch,
     Displacement,
     History,
+    LayerSignals,
+    PathReading,
     Profile,
     RunSurface,
     SpectralDensity,
@@ -49,6 +53,8 @@ _PLOTS: Mapping[type, Callable[[Any, bool | None], Figure]] = {
     StepCurvature: lambda result, _: step_figure(result),
     Spectrum: spectrum_figure,
     SpectralDensity: density_figure,
+    LayerSignals: lambda result, _: layer_signals_figure(result),
+    PathReading: lambda result, log: path_figure(result, bool(log)),
 }
 
 
@@ -79,6 +85,9 @@ def figure_of(
     - `StepCurvature`: the change of the cost against the step size, true and predicted.
     - `Spectrum`: the eigenvalues by their rank from each end, with bands of their residuals.
     - `SpectralDensity`: the density on a logarithmic scale, with its standard errors.
+    - `LayerSignals`: gradients of tensors and of activations over depth, bars of dead and saturated
+      units.
+    - `PathReading`: the cost along the path and along the straight line, and cosines with −∇J.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.

@@ -20,6 +20,8 @@ from thalweg.results.estimate import Estimate
 from thalweg.results.frozen import Array
 from thalweg.results.history import History
 from thalweg.results.interpolation import Interpolation
+from thalweg.results.layer_signals import Attenuation, LayerSignals
+from thalweg.results.path import PathReading
 from thalweg.results.profile import Profile
 from thalweg.results.provenance import Provenance
 from thalweg.results.run_surface import RunPoints, RunSurface
@@ -33,6 +35,7 @@ __all__ = [
     "OBSTACLES",
     "OBSTACLE_VERDICTS",
     "Array",
+    "Attenuation",
     "CriticalPoint",
     "CriticalPointSearch",
     "Diagnosis",
@@ -43,6 +46,8 @@ __all__ = [
     "Finding",
     "History",
     "Interpolation",
+    "LayerSignals",
+    "PathReading",
     "Profile",
     "Provenance",
     "RunPoints",
