@@ -141,6 +141,7 @@ PUBLIC = [
     "SpectralDensity",
     "SpectralEstimate",
     "Spectrum",
+    "StepBudget",
     "StepCurvature",
     "StoredPoint",
     "Subsample",
@@ -185,12 +186,14 @@ PUBLIC = [
     "save_record",
     "spectral_density",
     "spectrum",
+    "step_budget",
     "step_curvature",
     "studies",
     "surface",
     "token_error_rate",
     "trace",
     "training",
+    "uphill_interval",
 ]
 
 

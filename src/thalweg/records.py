@@ -53,6 +53,7 @@ from thalweg.results import (
     SpectralDensity,
     SpectralEstimate,
     Spectrum,
+    StepBudget,
     StepCurvature,
     Surface,
 )
@@ -79,6 +80,7 @@ Result = (
     | RunSurface
     | CriticalPoint
     | CriticalPointSearch
+    | StepBudget
     | StepCurvature
     | Spectrum
     | SpectralDensity
@@ -91,7 +93,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
-        *(RunPoints, RunSurface, StepCurvature, Surface),
+        *(RunPoints, RunSurface, StepBudget, StepCurvature, Surface),
         *(CriticalPoint, CriticalPointSearch),
         *(SpectralDensity, SpectralEstimate, Spectrum),
     )
