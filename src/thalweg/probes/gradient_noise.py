@@ -23,7 +23,14 @@ from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.second_order import gradient_of
 from thalweg.probes.local_model import krylov_space
 
-__all__ = ["Deviations", "KnownSpace", "batch_share", "deviations_of", "mean_of_forms", "standard_error"]
+__all__ = [
+    "Deviations",
+    "KnownSpace",
+    "batch_share",
+    "deviations_of",
+    "mean_of_forms",
+    "standard_error",
+]
 
 _GROUPS = 32
 _LEAST_GROUPS = 4
@@ -120,9 +127,9 @@ def _of_groups(
     pieces = cost.pieces(theta, cost.space.blocks)
     masks = len(cost.samples)
     k = len(sizes)
-    kept = {"dtype": torch.float64, "device": cost.device}
     vectors = torch.zeros(k, cost.space.size, dtype=cost.dtype, device=cost.device)
-    losses, counts = torch.zeros(k, **kept), torch.zeros(k, **kept)
+    losses = torch.zeros(k, dtype=torch.float64, device=cost.device)
+    counts = torch.zeros_like(losses)
     with pieces.context():
         for number, evaluate in enumerate(pieces.all()):
             piece = evaluate(pieces.leaves)
@@ -141,7 +148,7 @@ def _of_groups(
     with torch.no_grad():
         total = counts.sum()
         mean = vectors.sum(0, dtype=torch.float64) / total
-        number_of = torch.tensor(sizes, **kept)
+        number_of = torch.tensor(sizes, dtype=torch.float64, device=cost.device)
         # Deviation of the summed gradient from what its terms have on average, per example.
         terms = total / number_of.sum()
         scale = number_of.sqrt() * math.sqrt(k / (k - 1) * (examples - 1) / examples)
@@ -165,9 +172,7 @@ class KnownSpace:
     images: Tensor
 
     @classmethod
-    def around(
-        cls, product: Callable[[Tensor], Tensor], start: Tensor, steps: int
-    ) -> "KnownSpace":
+    def around(cls, product: Callable[[Tensor], Tensor], start: Tensor, steps: int) -> "KnownSpace":
         """Return the Krylov space of a vector."""
         return cls(*krylov_space(product, start, steps))
 
@@ -245,4 +250,3 @@ def standard_error(variance: float, examples: int, of: int) -> float:
     if examples >= of:
         return 0.0
     return math.sqrt(max(0.0, variance) * batch_share(examples, of))
-

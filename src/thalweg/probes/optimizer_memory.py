@@ -115,12 +115,10 @@ def momentum_before(point: TrajectoryPoint, rule: OptimizerRule, like: Tensor) -
     buffer = None
     for each in before:
         update, (rate, *more) = each.update, rates_at(point.trajectory, each.index, rule)
-        if update is None or more and len({rate, *more}) > 1 or not rate > 0:
+        if update is None or (more and len({rate, *more}) > 1) or not rate > 0:
             return None
         pulled = -update.to(like) / rate
-        if not rule.nesterov:
-            buffer = pulled
-        elif buffer is None and each.step != 0:  # where its length hardly changes
+        if not rule.nesterov or (buffer is None and each.step != 0):
             buffer = pulled
         else:
             held = 0.0 if buffer is None else rule.momentum * buffer

@@ -5,7 +5,6 @@ import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +105,7 @@ def step_budget(
         ...     theta = theta - 0.1 * bowl.gradient(theta)
         >>> budget = tw.step_budget(bowl, tw.Trajectory.from_points(points, learning_rate=0.1))
         >>> budget.descent.round(6), budget.curvature.round(6)
-        (array([-5.2   , -1.6   ]), array([1.24, 0.256]))
+        (array([-5.2, -1.6]), array([1.24  , 0.2752]))
     """
     expect_run(objective, trajectory, None)
     began = time.perf_counter()
@@ -125,7 +124,7 @@ def step_budget(
     slope, error = regression.slope()
     arrays = {
         name: [row.get(name, math.nan) for row in rows]
-        for name in StepBudget(steps=[0.0]).names[1:]
+        for name in StepBudget(steps=np.zeros(1)).names[1:]
     }
     picked = cost.splits[0].examples if isinstance(cost, ModelObjective) else 0
     return StepBudget(

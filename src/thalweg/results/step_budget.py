@@ -75,9 +75,14 @@ class StepBudget:
 
     Example:
         >>> budget = StepBudget(
-        ...     steps=[0, 10], learning_rate=[0.5, 0.5], descent=[-2.0, -0.5],
-        ...     curvature=[0.5, 0.25], noise=[0.25, 0.5], actual=[-1.25, 0.25],
-        ...     squared_gradient=[4.0, 1.0], gradient_curvature=[4.0, 2.0],
+        ...     steps=[0, 10],
+        ...     learning_rate=[0.5, 0.5],
+        ...     descent=[-2.0, -0.5],
+        ...     curvature=[0.5, 0.25],
+        ...     noise=[0.25, 0.5],
+        ...     actual=[-1.25, 0.25],
+        ...     squared_gradient=[4.0, 1.0],
+        ...     gradient_curvature=[4.0, 2.0],
         ... )
         >>> budget.predicted, budget.optimal_step, budget.uphill
         (array([-1.25,  0.25]), array([1. , 0.5]), 0.5)
@@ -167,7 +172,7 @@ class StepBudget:
 
     @property
     def simple_noise_scale(self) -> Array:
-        """tr Σ / gᵀg: the batch size at which noise is as long as the gradient (McCandlish).
+        """Batch size tr Σ / gᵀg at which noise is as long as the gradient (McCandlish et al.).
 
         Where g is of a subsample, what its own noise adds to gᵀg is taken off; infinite where
         nothing is left.
@@ -176,7 +181,7 @@ class StepBudget:
 
     @property
     def noise_scale(self) -> Array:
-        """tr(HΣ) / gᵀHg: the batch size at which noise costs as much as curvature (McCandlish).
+        """Batch size tr(HΣ) / gᵀHg at which noise costs as much as curvature (McCandlish et al.).
 
         As for `simple_noise_scale`; of no meaning where H is not positive along g and the noise.
         """
