@@ -93,7 +93,8 @@ class TestQuadratics:
         run = tw.Trajectory.from_points(points, learning_rate=0.1)
         scaled = tw.FunctionObjective(lambda w: 3 * known.f(w) + 2, size=3)
         one = tw.step_budget(known.objective, run, progress=False)
-        three = tw.step_budget(scaled, run, progress=False)
+        slower = tw.Trajectory.from_points(points, learning_rate=0.1 / 3)  # the same updates
+        three = tw.step_budget(scaled, slower, progress=False)
         for name in ("descent", "curvature", "actual", "largest_eigenvalue"):
             right = 3 * getattr(one, name)
             np.testing.assert_allclose(getattr(three, name), right, rtol=1e-9, atol=1e-12)
@@ -106,20 +107,8 @@ class TestStability:
         for share, grows in ((0.99, False), (1.01, True)):
             theta = nn.Parameter(torch.ones(1, dtype=torch.float64))
             optimizer = OPTIMIZERS[name]([theta])
-            rule = optimizer_rule(
-                {
-                    "optimizer": {
-                        "name": "SGD",
-                        "groups": [
-                            dict(
-                                (k, v)
-                                for k, v in optimizer.param_groups[0].items()
-                                if k != "params"
-                            )
-                        ],
-                    }
-                }
-            )
+            settings = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+            rule = optimizer_rule({"optimizer": {"name": "SGD", "groups": [settings]}})
             curvature = share * rule.stability_limit / 0.1
             for _ in range(3000):
                 theta.grad = curvature * theta.detach()
@@ -243,3 +232,8 @@ class TestControls:
         opened = tw.open_record(tmp_path).results["steps"]
         np.testing.assert_array_equal(opened.predicted, found.predicted)
         assert tw.uphill_interval(opened) == tw.uphill_interval(found)
+
+    def test_it_is_drawn(self, tmp_path):
+        run = descend(tmp_path / "run", OPTIMIZERS["momentum"])
+        found = tw.step_budget(BOWL, run, progress=False)
+        assert tw.draw(found, tmp_path / "steps.png").stat().st_size > 10_000

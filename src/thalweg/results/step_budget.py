@@ -1,4 +1,4 @@
-"""Where the steps of a run went: descent, curvature and noise beside the true change of the cost."""
+"""Where the steps of a run went: descent, curvature and noise beside the true change."""
 
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
