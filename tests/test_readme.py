@@ -32,6 +32,7 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
         "docs/engine.md",
         "docs/pictures.md",
         "docs/spectra.md",
+        "docs/step-budget.md",
         "docs/trajectories.md",
     ],
 )

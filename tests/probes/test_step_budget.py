@@ -1,5 +1,6 @@
 """The step budget: closed forms, enumerated batches, recursions at the limit, negative controls."""
 
+import copy
 import itertools
 import math
 
@@ -237,3 +238,51 @@ class TestControls:
         run = descend(tmp_path / "run", OPTIMIZERS["momentum"])
         found = tw.step_budget(BOWL, run, progress=False)
         assert tw.draw(found, tmp_path / "steps.png").stat().st_size > 10_000
+
+
+class TestRedrawnSteps:
+    """Of a network the same step, with many other mini-batches, has the predicted mean."""
+
+    @pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov", "adamw"])
+    def test_their_mean_is_predicted(self, name, tmp_path):
+        x, y = normal(60, 3, seed=1), torch.arange(60) % 3
+        rate = 0.01 if name == "adamw" else 0.1
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+        loss = nn.CrossEntropyLoss()
+        objective = tw.ModelObjective(model, loss, (x, y))
+        optimizer = OPTIMIZERS[name](model.parameters(), rate)
+        draws = torch.Generator().manual_seed(3)
+
+        def step():
+            pick = torch.randperm(60, generator=draws)[:10]
+            optimizer.zero_grad()
+            loss(model(x[pick]), y[pick]).backward()
+            optimizer.step()
+
+        recorder = tw.Recorder(
+            tmp_path / "run",
+            model,
+            optimizer,
+            tw.At(steps=[40]),
+            updates=True,
+            optimizer_state=True,
+        )
+        with recorder:
+            for _ in range(41):
+                step()
+                recorder.step(batch_size=10)
+        run = tw.Trajectory.open(tmp_path / "run")
+        index = run.step.tolist().index(40)
+        found = tw.step_budget(objective, run, [index], progress=False)
+        state, theta = run[index].optimizer_state, run[index].theta
+        changes = []
+        for _ in range(400):
+            nn.utils.vector_to_parameters(theta.clone(), model.parameters())
+            optimizer.load_state_dict(copy.deepcopy(state))
+            step()
+            changes.append(objective.value(objective.space.flatten(model)) - found.loss[0])
+        error = np.std(changes) / 20
+        assert abs(np.mean(changes) - found.predicted[0]) < 4 * error + 4 * found.noise_error[0]
+        assert found.noise[0] > 0
