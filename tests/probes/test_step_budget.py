@@ -286,3 +286,20 @@ class TestRedrawnSteps:
         error = np.std(changes) / 20
         assert abs(np.mean(changes) - found.predicted[0]) < 4 * error + 4 * found.noise_error[0]
         assert found.noise[0] > 0
+
+
+@pytest.mark.parametrize("policy", ["stored", "recalibrate", "batch"])
+def test_a_net_with_dropout_statistics_and_frozen_weights(policy):
+    """A full-batch step of such a net is predicted to third order, whatever the policy."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        layers = (nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+        model = nn.Sequential(*layers).double()
+    model[0].bias.requires_grad_(False)
+    data = (normal(20, 3, seed=1), torch.arange(20) % 3)
+    cost = tw.ModelObjective(model, nn.CrossEntropyLoss(), data, batch_norm=policy)
+    theta = cost.space.flatten(model)
+    run = tw.Trajectory.from_points([theta, theta - 1e-3 * cost.gradient(theta)], 1e-3)
+    found = tw.step_budget(cost, run, progress=False)
+    np.testing.assert_allclose(found.predicted, found.actual, rtol=1e-5)
+    assert found.consistency == pytest.approx(1, abs=1e-9)

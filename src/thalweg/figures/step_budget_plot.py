@@ -24,8 +24,11 @@ def step_budget_figure(budget: StepBudget) -> Figure:
     }
     rows = [(Panel(x, Axis("change of the cost J"), _curves(budget.steps, terms)),)]
     more = (
-        ("ε λ_max", {"ε λ_max": budget.stability, "limit": budget.stability_limit}),
-        ("batch size", {"noise scale": budget.noise_scale, "batch size": budget.batch_size}),
+        ("ε λ_max (dashed: limit)", {"ε λ_max": budget.stability, "limit": budget.stability_limit}),
+        (
+            "noise scale (dashed: batch size)",
+            {"noise scale": budget.noise_scale, "batch size": budget.batch_size},
+        ),
     )
     for label, table in more:
         known = {name: values for name, values in table.items() if np.isfinite(values).any()}
