@@ -145,6 +145,7 @@ PUBLIC = [
     "SpectralDensity",
     "SpectralEstimate",
     "Spectrum",
+    "StepBudget",
     "StepCurvature",
     "StoredPoint",
     "Subsample",
@@ -192,12 +193,14 @@ PUBLIC = [
     "scale_ray",
     "spectral_density",
     "spectrum",
+    "step_budget",
     "step_curvature",
     "studies",
     "surface",
     "token_error_rate",
     "trace",
     "training",
+    "uphill_interval",
 ]
 
 

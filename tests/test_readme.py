@@ -33,6 +33,7 @@ def test_the_python_on_the_page_runs_as_it_stands(page, tmp_path, monkeypatch):
         "docs/layer-signals.md",
         "docs/pictures.md",
         "docs/spectra.md",
+        "docs/step-budget.md",
         "docs/trajectories.md",
     ],
 )

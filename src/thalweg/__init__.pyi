@@ -35,6 +35,7 @@ from .measures.random_walk import RandomWalkEvidence as RandomWalkEvidence
 from .measures.random_walk import excess_over_random_walk as excess_over_random_walk
 from .measures.random_walk import random_walk_displacement as random_walk_displacement
 from .measures.random_walk import random_walk_evidence as random_walk_evidence
+from .measures.step_budget import uphill_interval as uphill_interval
 from .objectives.criteria import error_rate as error_rate
 from .objectives.curvature import Curvature as Curvature
 from .objectives.curvature import curvature as curvature
@@ -58,6 +59,7 @@ from .probes.scale_ray import scale_ray as scale_ray
 from .probes.spectral_density import index_fraction as index_fraction
 from .probes.spectral_density import spectral_density as spectral_density
 from .probes.spectrum import spectrum as spectrum
+from .probes.step_budget import step_budget as step_budget
 from .probes.step_curvature import step_curvature as step_curvature
 from .probes.trace import trace as trace
 from .records import Record as Record
@@ -77,6 +79,7 @@ from .results import RunSurface as RunSurface
 from .results import SpectralDensity as SpectralDensity
 from .results import SpectralEstimate as SpectralEstimate
 from .results import Spectrum as Spectrum
+from .results import StepBudget as StepBudget
 from .results import StepCurvature as StepCurvature
 from .results import Surface as Surface
 from .sections import BezierCurve as BezierCurve

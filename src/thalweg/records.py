@@ -55,6 +55,7 @@ from thalweg.results import (
     SpectralDensity,
     SpectralEstimate,
     Spectrum,
+    StepBudget,
     StepCurvature,
     Surface,
 )
@@ -81,6 +82,7 @@ Result = (
     | RunSurface
     | CriticalPoint
     | CriticalPointSearch
+    | StepBudget
     | StepCurvature
     | Spectrum
     | SpectralDensity
@@ -95,7 +97,7 @@ _KINDS = {
     kind.__name__: kind
     for kind in (
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
-        *(RunPoints, RunSurface, StepCurvature, Surface),
+        *(RunPoints, RunSurface, StepBudget, StepCurvature, Surface),
         *(CriticalPoint, CriticalPointSearch),
         *(SpectralDensity, SpectralEstimate, Spectrum),
         *(LayerSignals, PathReading),

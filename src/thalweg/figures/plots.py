@@ -21,6 +21,7 @@ from thalweg.figures.path_plot import path_figure
 from thalweg.figures.profile_plot import profile_figure
 from thalweg.figures.run_plot import run_figure
 from thalweg.figures.spectrum_plot import density_figure, spectrum_figure
+from thalweg.figures.step_budget_plot import step_budget_figure
 from thalweg.figures.step_plot import step_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
@@ -35,6 +36,7 @@ from thalweg.results import (
     RunSurface,
     SpectralDensity,
     Spectrum,
+    StepBudget,
     StepCurvature,
     Surface,
 )
@@ -50,6 +52,7 @@ _PLOTS: Mapping[type, Callable[[Any, bool | None], Figure]] = {
     RunSurface: run_figure,
     CriticalPoint: lambda result, _: critical_point_figure(result),
     CriticalPointSearch: lambda result, _: search_figure(result),
+    StepBudget: lambda result, _: step_budget_figure(result),
     StepCurvature: lambda result, _: step_figure(result),
     Spectrum: spectrum_figure,
     SpectralDensity: density_figure,
@@ -82,6 +85,8 @@ def figure_of(
       the line where it was taken. Parts of the run behind the surface are faint.
     - `CriticalPoint`: the eigenvalues in their order, and the cost in the null space.
     - `CriticalPointSearch`: the cost, and the norm of its gradient, over the steps.
+    - `StepBudget`: the terms of the budget and the true change over the run, ε λ_max with its
+      limit, and the noise scale with the batch size.
     - `StepCurvature`: the change of the cost against the step size, true and predicted.
     - `Spectrum`: the eigenvalues by their rank from each end, with bands of their residuals.
     - `SpectralDensity`: the density on a logarithmic scale, with its standard errors.

@@ -57,6 +57,7 @@ def with_examples(objective: ModelObjective, indices: Tensor, batch_size: int) -
     """
     own = copy.copy(objective)
     vars(own).pop("_ways", None)  # what was found to work is kept for each cost
+    vars(own)["_terms"] = {}  # as are the terms that were counted
     own.splits = (split_of(objective.splits[0], indices, batch_size),)
     own.metrics = ()
     own.forward_pass = ForwardPass(

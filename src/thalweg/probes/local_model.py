@@ -11,6 +11,7 @@ displacement is not. Where the curvature is zero, a gradient must be zero up to 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "NULL",
     "LocalModel",
     "gradient_rounding",
+    "krylov_space",
     "local_model",
     "norm_of",
     "rounded_points",
@@ -112,7 +114,7 @@ def local_model(point: Curvature, krylov: int | None) -> LocalModel:
     start = point.gradient
     if not float(start.norm()) > 0:  # any start shows the Hessian as well
         start = torch.randn(point.size, generator=torch.Generator().manual_seed(0)).to(start)
-    basis, images = _lanczos(point, start, krylov)
+    basis, images = krylov_space(point.product, start, krylov)
     inner = (basis @ images.T).double().cpu()
     eigenvalues, turn = torch.linalg.eigh((inner + inner.T) / 2)
     turned = turn.T.to(basis)
@@ -121,14 +123,16 @@ def local_model(point: Curvature, krylov: int | None) -> LocalModel:
     return LocalModel(eigenvalues, vectors, turned @ images, slopes, False, len(basis))
 
 
-def _lanczos(point: Curvature, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Return an orthonormal basis of the Krylov space of a vector, and its image under H."""
+def krylov_space(
+    product: Callable[[Tensor], Tensor], start: Tensor, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Return an orthonormal basis of the Krylov space of a vector, and its image, a row each."""
     basis: list[Tensor] = []
     images: list[Tensor] = []
     vector = start / start.norm()
     while len(basis) < steps and bool(torch.isfinite(vector).all()):
         basis.append(vector)
-        images.append(point.product(vector))
+        images.append(product(vector))
         known = torch.stack(basis)
         rest = images[-1]
         size = float(rest.norm())

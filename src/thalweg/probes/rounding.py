@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from thalweg.anchors import distance
+from thalweg.objectives.objective import Objective
 from thalweg.results import Array
 from thalweg.trajectory.points import PointSource
 
-__all__ = ["largest_rounding", "rounding_of"]
+__all__ = ["change_rounding", "largest_rounding", "rounding_of"]
 
 
 def rounding_of(dtype: torch.dtype, norm: Array, size: int) -> Array:
@@ -56,6 +57,38 @@ def largest_rounding(
     own = rounding_of(source.dtype, norm, source.size)
     bound: Array = own + start + from_start / length * (start + end)
     return bound
+
+
+def change_rounding(
+    objective: Objective,
+    point: Tensor,
+    along: Tensor,
+    gradient: Tensor,
+    here: float,
+    there: Array,
+    steps: Array,
+) -> Array:
+    """Return what rounding can have changed in J(θ − ε d) − J(θ), to first order.
+
+    Terms of J have a rounding error of a few units in their last place, and each entry of θ − ε d
+    of half of one, which moves J by g times that.
+
+    Args:
+        objective: J.
+        point: θ.
+        along: d.
+        gradient: g.
+        here: J(θ).
+        there: J(θ − ε d), shape (n,).
+        steps: ε, shape (n,).
+    """
+    terms = 4 * torch.finfo(objective.rounding).eps * np.maximum(abs(here), np.abs(there))
+    unit = 0.5 * torch.finfo(objective.dtype).eps
+    steep = gradient.double().abs()
+    at_rest, moved = float(steep @ point.double().abs()), float(steep @ along.double().abs())
+    entries = unit * (at_rest + np.abs(steps) * moved)
+    error: Array = terms + entries
+    return error
 
 
 def _norm(point: Tensor) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 from thalweg.environment import provenance
 from thalweg.objectives.curvature import curvature
 from thalweg.objectives.objective import Objective, expect_objective
+from thalweg.probes.rounding import change_rounding
 from thalweg.results import Array, StepCurvature
 
 __all__ = ["step_curvature"]
@@ -87,7 +88,7 @@ def step_curvature(
     return StepCurvature(
         step_size=steps,
         actual=there - here,
-        rounding=_rounding(objective, point, along, gradient, here, there, steps),
+        rounding=change_rounding(objective, point, along, gradient, here, there, steps),
         loss=here,
         slope=slope,
         curvature=bend,
@@ -130,29 +131,6 @@ def _value(objective: Objective, point: Tensor, along: Tensor, step: float) -> f
     """Return J at the end of a step, NaN where the point itself overflows."""
     there = torch.sub(point, along, alpha=step)
     return objective.value(there) if bool(torch.isfinite(there).all()) else float("nan")
-
-
-def _rounding(
-    objective: Objective,
-    point: Tensor,
-    along: Tensor,
-    gradient: Tensor,
-    here: float,
-    there: Array,
-    steps: Array,
-) -> Array:
-    """Return what rounding can have changed in differences of J.
-
-    Terms of J have a rounding error of a few units in their last place, and each entry of θ − ε d
-    of half of one, which moves J by g times that.
-    """
-    terms = 4 * torch.finfo(objective.rounding).eps * np.maximum(abs(here), np.abs(there))
-    unit = 0.5 * torch.finfo(objective.dtype).eps
-    steep = gradient.double().abs()
-    at_rest, moved = _dot(steep, point.abs()), _dot(steep, along.abs())
-    entries = unit * (at_rest + np.abs(steps) * moved)
-    error: Array = terms + entries
-    return error
 
 
 def _decomposed(eigenpairs: Any, along: Tensor) -> tuple[Array, Array]:

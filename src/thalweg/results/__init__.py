@@ -28,6 +28,7 @@ from thalweg.results.run_surface import RunPoints, RunSurface
 from thalweg.results.spectral_density import SpectralDensity
 from thalweg.results.spectral_estimate import SpectralEstimate
 from thalweg.results.spectrum import Spectrum
+from thalweg.results.step_budget import StepBudget
 from thalweg.results.step_curvature import StepCurvature
 from thalweg.results.surface import Surface
 
@@ -55,6 +56,7 @@ __all__ = [
     "SpectralDensity",
     "SpectralEstimate",
     "Spectrum",
+    "StepBudget",
     "StepCurvature",
     "Surface",
 ]

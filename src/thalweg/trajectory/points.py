@@ -57,6 +57,10 @@ class PointSource(ABC):
         """Return the update made from one point, shape (P,), or None where it is not kept."""
         return None
 
+    def optimizer_state(self, index: int) -> dict[str, Any] | None:
+        """Return the state of the optimiser at one point, or None where it is not kept."""
+        return None
+
 
 class PointsInMemory(PointSource):
     """Points that are given as the rows of a matrix.

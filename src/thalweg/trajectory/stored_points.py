@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from thalweg.space import is_statistic
 from thalweg.trajectory.description import Description
 from thalweg.trajectory.index import Entry
 from thalweg.trajectory.points import PointSource
+from thalweg.trajectory.state import unpacked
 from thalweg.trajectory.tensor_file import TensorFile, Written
 
 __all__ = ["StoredSnapshots", "open_snapshot", "state_of"]
@@ -93,6 +95,14 @@ class StoredSnapshots(PointSource):
             update = torch.empty(self.size, dtype=self.dtype)
             file.read_into(self._space.names, update)
             return update
+
+    def optimizer_state(self, index: int) -> dict[str, Any] | None:
+        """Return the `state_dict` of the optimiser that was stored with a point, or None."""
+        with open_snapshot(self.folder, self._entries[index]) as file:
+            if "optimizer" not in file.facts:
+                return None
+            state: dict[str, Any] = unpacked(file.facts["optimizer"], state_of(file))
+            return state
 
     def check(self, index: int) -> None:
         """Read everything that was stored with a point, and raise where it is damaged."""

@@ -260,6 +260,11 @@ class TrajectoryPoint:
         return self.trajectory[after].theta - self.theta
 
     @property
+    def optimizer_state(self) -> dict[str, Any] | None:
+        """The `state_dict` of the optimiser before the update from here; None if not recorded."""
+        return self.trajectory.points.optimizer_state(self.index)
+
+    @property
     def gradient_norm(self) -> float:
         """Norm of the mini-batch gradient here, or NaN."""
         return float(self.trajectory.gradient_norm[self.index])
