@@ -41,9 +41,12 @@ from thalweg.results import (
     Array,
     CriticalPoint,
     CriticalPointSearch,
+    Diagnosis,
     Displacement,
     Ends,
     Estimate,
+    Evidence,
+    Finding,
     History,
     Interpolation,
     Profile,
@@ -82,6 +85,7 @@ Result = (
     | StepCurvature
     | Spectrum
     | SpectralDensity
+    | Diagnosis
 )
 Scalar = float | int | str | bool
 
@@ -94,6 +98,7 @@ _KINDS = {
         *(RunPoints, RunSurface, StepCurvature, Surface),
         *(CriticalPoint, CriticalPointSearch),
         *(SpectralDensity, SpectralEstimate, Spectrum),
+        *(Diagnosis, Evidence, Finding),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
