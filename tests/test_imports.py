@@ -62,7 +62,7 @@ ALLOWED = {
     "measures": {"results"},
     "records": {"durable", "results"},
     "figures": {"records", "results"},
-    "reports": {"figures", "records"},
+    "reports": {"figures", "records", "results"},
     # what reaches across
     "source_files": set(),
     "studies": {
@@ -84,11 +84,13 @@ ALLOWED = {
     },
     "cli": {
         "anchors",
+        "diagnosis",
         "evaluate",
         "factories",
         "figures",
         "grids",
         "measures",
+        "objectives",
         "probes",
         "records",
         "reports",
@@ -97,6 +99,7 @@ ALLOWED = {
         "space",
         "stored",
         "studies",
+        "trajectory",
     },
 }
 FREE = {"errors", "_version"}

@@ -9,6 +9,7 @@ from typing import Any
 
 from thalweg.figures.captions import joined, run_words
 from thalweg.figures.critical_point_plot import critical_point_figure, search_figure
+from thalweg.figures.diagnosis_plot import diagnosis_figure
 from thalweg.figures.displacement_plot import (
     displacement_figure,
     displacements_figure,
@@ -25,6 +26,7 @@ from thalweg.records import Record, Result
 from thalweg.results import (
     CriticalPoint,
     CriticalPointSearch,
+    Diagnosis,
     Displacement,
     History,
     Profile,
@@ -49,6 +51,7 @@ _PLOTS: Mapping[type, Callable[[Any, bool | None], Figure]] = {
     StepCurvature: lambda result, _: step_figure(result),
     Spectrum: spectrum_figure,
     SpectralDensity: density_figure,
+    Diagnosis: diagnosis_figure,
 }
 
 
@@ -79,6 +82,8 @@ def figure_of(
     - `StepCurvature`: the change of the cost against the step size, true and predicted.
     - `Spectrum`: the eigenvalues by their rank from each end, with bands of their residuals.
     - `SpectralDensity`: the density on a logarithmic scale, with its standard errors.
+    - `Diagnosis`: the cost over the run, with how far got what was tried in its place, and a bar
+      for each obstacle: filled where present, empty where absent, hatched where undetermined.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.
