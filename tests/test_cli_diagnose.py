@@ -119,18 +119,14 @@ def test_without_options_nothing_is_assumed(workplace, stand_in):
     assert cli.main(CALL) == 0
     asked = stand_in.asked
     assert (asked["reference"], asked["floor"], asked["exact"]) == (None, None, False)
-    assert asked["objective"].splits[0].examples == 40
+    assert "examples" not in asked
 
 
-def test_some_of_the_examples_are_drawn_and_said(workplace, stand_in, capsys):
+def test_some_of_the_examples_are_asked_for_and_noted(workplace, stand_in):
     assert cli.main([*CALL, "--examples", "10", "--seed", "3"]) == 0
-    assert stand_in.asked["objective"].splits[0].examples == 10
-    assert "From a subsample: 10 examples for the cost, 512" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert (stand_in.asked["examples"], stand_in.asked["seed"]) == (10, 3)
     record = tw.open_record(workplace / "thalweg-runs" / "diagnosis-run")
     assert (record.asked["examples"], record.asked["seed"]) == (10, 3)
-    assert record.results["diagnosis"].example_counts["the cost"] == 10
 
 
 @pytest.mark.parametrize("answer", [stuck, healthy])
@@ -145,8 +141,8 @@ def test_the_verdict_does_not_change_the_exit_code(workplace, stand_in, answer):
         (["diagnose", "nowhere", "--objective", "cost.py:cost"], "nowhere"),
         ([*CALL, "--floor", "nan"], "--floor is a cost, a finite number; got nan"),
         ([*CALL, "--floor", "inf"], "--floor is a cost, a finite number; got inf"),
-        ([*CALL, "--examples", "0"], "a number from 1 to the 40 that 'train' has; got 0"),
-        ([*CALL, "--examples", "41"], "a number from 1 to the 40 that 'train' has; got 41"),
+        ([*CALL, "--examples", "0"], "--examples is 1 or more, and not given with --exact"),
+        ([*CALL, "--examples", "9", "--exact"], "which takes all; got 9 and --exact"),
         ([*CALL, "--reference", "absent.pt"], "absent.pt"),
         (["diagnose", "run", "--objective", "cost.py:nothing"], "must define 'nothing'"),
         (
@@ -165,17 +161,14 @@ def test_what_is_refused(workplace, stand_in, capsys, arguments, message):
     assert stand_in.asked is None
 
 
-def test_examples_of_a_closed_form_are_refused(workplace, stand_in, capsys):
+def test_the_run_of_a_closed_form_is_accepted(workplace, stand_in):
     run = torch.linspace(0, 1, 26, dtype=torch.float64)
     model = torch.nn.ParameterList([run])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with tw.Recorder("walk", model, optimizer) as recorder:
         recorder.step(loss=1.0)
-    call = ["diagnose", "walk", "--objective", "cost.py:closed"]
-    assert cli.main([*call, "--quiet"]) == 0
+    assert cli.main(["diagnose", "walk", "--objective", "cost.py:closed", "--quiet"]) == 0
     assert stand_in.asked["objective"].space.size == 26
-    assert cli.main([*call, "--examples", "5", "-o", "out"]) == 2
-    assert "a FunctionObjective that has none. Leave --examples out" in capsys.readouterr().err
 
 
 def test_the_record_of_other_settings_is_not_replaced(workplace, stand_in, capsys):

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ from thalweg.cli.folders import OwnFolder, keep, prepare
 from thalweg.cli.sections import Factory, folder_name_of, names_of, stated
 
 if TYPE_CHECKING:
-    from thalweg.objectives.model import ModelObjective
     from thalweg.objectives.objective import Objective
     from thalweg.results import Diagnosis
     from thalweg.trajectory.trajectory import Trajectory
@@ -46,9 +44,8 @@ def diagnose(
         objective: A function without arguments that returns the objective.
         reference: Parameters of a better point, such as the end of another run.
         floor: A cost that is known to be reachable, or to bound the cost from below.
-        exact: Use all of the data, and as many products as it takes, for every number.
-        examples: Use this many examples of the first split, drawn at random, in place of all; what
-            needs another split is undetermined then.
+        exact: Use all of the data for every number.
+        examples: Take gradients and curvatures from this many examples, drawn at random.
         seed: Seed of that draw.
         output: Where the record and the figure go; thalweg-runs/diagnosis-RUN by default.
         trust_pickle: Load a reference that could run code.
@@ -62,6 +59,11 @@ def diagnose(
         raise ValueError(
             f"--floor is a cost, a finite number; got {floor}. Leave it out where none is known."
         )
+    if examples is not None and (examples < 1 or exact):
+        raise ValueError(
+            f"--examples is 1 or more, and not given with --exact, which takes all; got {examples}"
+            f"{' and --exact' if exact else ''}. Leave one of them out."
+        )
     trajectory = Trajectory.open(run)
     cost = load_objective(objective)
     _expect_same_parameters(cost, trajectory, run)
@@ -69,9 +71,8 @@ def diagnose(
     asked: dict[str, Any] = {"run": _stated_run(run, trajectory), "objective": objective}
     asked |= {"floor": floor, "exact": exact}
     asked |= {"reference": stated((reference,))} if reference else {}
-    asked |= {} if examples is None else {"examples": examples, "seed": seed}
-    if examples is not None:
-        cost = _on_some(cost, examples, seed)
+    some: dict[str, int] = {} if examples is None else {"examples": examples, "seed": seed}
+    asked |= some
     folder = output or Path("thalweg-runs") / folder_name_of("diagnosis", (name,))
     prepare(folder, "diagnosis", asked)
     better = cost.space.flatten(reference, trust_pickle=trust_pickle) if reference else None
@@ -82,9 +83,8 @@ def diagnose(
         floor=floor,
         exact=exact,
         progress=False if quiet else None,
+        **some,
     )
-    if examples is not None:
-        result = replace(result, example_counts={"the cost": examples, **result.example_counts})
     print(result)
     title = f"What stands in the way of {name}"
     keep("diagnosis", title, result, asked, _numbers(result), folder)
@@ -123,26 +123,6 @@ def _stated_run(run: Path, trajectory: "Trajectory") -> dict[str, Any]:
 
     digest = hashlib.sha256((run / INDEX).read_bytes()).hexdigest()
     return {"folder": run.resolve().name, "points": len(trajectory), "sha256": digest}
-
-
-def _on_some(cost: "Objective", examples: int, seed: int) -> "ModelObjective":
-    """Return a cost on some of its examples."""
-    from thalweg.objectives.examples import can_pick, random_examples, with_examples
-    from thalweg.objectives.model import ModelObjective
-
-    if not isinstance(cost, ModelObjective) or not can_pick(cost.splits[0]):
-        raise ValueError(
-            f"--examples needs an objective whose examples can be picked one by one; this one is a "
-            f"{type(cost).__name__} that has none. Leave --examples out."
-        )
-    split = cost.splits[0]
-    if not 1 <= examples <= split.examples:
-        raise ValueError(
-            f"--examples is a number from 1 to the {split.examples} that {split.name!r} has; got "
-            f"{examples}. Leave it out for all of them."
-        )
-    picked = random_examples(split, seed)[:examples]
-    return with_examples(cost, picked, max(split.lengths))
 
 
 def _numbers(result: "Diagnosis") -> dict[str, Any]:
