@@ -55,6 +55,18 @@ class TestCourse:
         attempt = figure_of(found).panels[0].curves[1]
         np.testing.assert_allclose(attempt.y, [2.0, 0.5])
 
+    def test_what_was_tried_nowhere_is_not_listed(self):
+        found = Diagnosis(
+            complete([]),
+            step=[0.0, 10.0],
+            loss=[3.0, 1.0],
+            stretch=[[0.0, 10.0]],
+            reached={"run": [1.0], "a smaller step": [np.nan]},
+        )
+        panel = figure_of(found).panels[0]
+        assert [curve.label for curve in panel.curves] == ["run"]
+        assert not panel.listed
+
     def test_a_wide_range_has_a_logarithmic_scale_and_a_floor_of_0_is_said(self):
         figure = figure_of(healthy())
         assert figure.panels[0].y.log

@@ -30,7 +30,8 @@ _LOOKS: Mapping[str, Literal["filled", "outline", "hatched"]] = {
 
 def diagnosis_figure(diagnosis: Diagnosis, log: bool | None) -> Figure:
     """Return the figure of a diagnosis: the cost over the run, and a bar for each obstacle."""
-    tried = list(diagnosis.reached.items())[1:]  # the first is the run itself
+    attempts = list(diagnosis.reached.items())[1:]  # the first is the run itself
+    tried = [(name, reached) for name, reached in attempts if np.isfinite(reached).any()]
     seen = np.concatenate([diagnosis.loss, *(values for _, values in tried)])
     log = needs_log(seen) if log is None else log
     table = {"run": diagnosis.loss}
