@@ -3,6 +3,7 @@ from . import problems as problems
 from . import studies as studies
 from . import training as training
 from ._version import __version__ as __version__
+from .diagnosis.diagnose import diagnose as diagnose
 from .errors import CheckpointError as CheckpointError
 from .errors import DataUnavailableError as DataUnavailableError
 from .errors import NonDeterministicObjectiveError as NonDeterministicObjectiveError
@@ -68,8 +69,11 @@ from .records import save_record as save_record
 from .reports.page import report as report
 from .results import CriticalPoint as CriticalPoint
 from .results import CriticalPointSearch as CriticalPointSearch
+from .results import Diagnosis as Diagnosis
 from .results import Displacement as Displacement
 from .results import Estimate as Estimate
+from .results import Evidence as Evidence
+from .results import Finding as Finding
 from .results import History as History
 from .results import Interpolation as Interpolation
 from .results import LayerSignals as LayerSignals

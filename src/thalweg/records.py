@@ -41,9 +41,12 @@ from thalweg.results import (
     Array,
     CriticalPoint,
     CriticalPointSearch,
+    Diagnosis,
     Displacement,
     Ends,
     Estimate,
+    Evidence,
+    Finding,
     History,
     Interpolation,
     LayerSignals,
@@ -88,6 +91,7 @@ Result = (
     | SpectralDensity
     | LayerSignals
     | PathReading
+    | Diagnosis
 )
 Scalar = float | int | str | bool
 
@@ -101,6 +105,7 @@ _KINDS = {
         *(CriticalPoint, CriticalPointSearch),
         *(SpectralDensity, SpectralEstimate, Spectrum),
         *(LayerSignals, PathReading),
+        *(Diagnosis, Evidence, Finding),
     )
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")

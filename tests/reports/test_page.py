@@ -10,10 +10,20 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from hand_made_diagnoses import complete, healthy, open_questions, stuck
 from thalweg.errors import RecordError
 from thalweg.records import CheckedClaim, Record, save_record
 from thalweg.reports.page import report
-from thalweg.results import History, Profile, Provenance, Surface
+from thalweg.results import (
+    Diagnosis,
+    Evidence,
+    Finding,
+    History,
+    Profile,
+    Provenance,
+    Surface,
+)
+from thalweg.results.diagnosis_table import in_order
 
 MADE = Provenance(
     versions={"torch": "2.13.0"},
@@ -248,3 +258,76 @@ def test_results_are_measured_stored_and_shown_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def diagnosis_page(make, tmp_path):
+    record = Record(study="diagnosis", title="A run", results={"diagnosis": make()})
+    return Page(written(record, tmp_path))
+
+
+def test_a_diagnosis_begins_with_its_words_then_the_picture_then_the_table(tmp_path):
+    text = written(Record(study="diagnosis", results={"diagnosis": stuck()}), tmp_path)
+    places = [
+        text.index("Gradient noise takes 62 % of the possible progress"),
+        text.index("What to try: Raise the batch size from 8 to 64"),
+        text.index("<figure>"),
+        text.index("Every obstacle"),
+    ]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("make", [stuck, healthy, open_questions])
+def test_every_obstacle_of_a_diagnosis_has_a_row(tmp_path, make):
+    page = diagnosis_page(make, tmp_path)
+    order = [each.title for each in in_order(make())]
+    heads = [w for w in page.words[page.words.index("Every obstacle") :] if w in order]
+    assert list(dict.fromkeys(heads)) == order
+    verdicts = [a["class"].split()[1] for a in page.all("td") if "verdict" in a.get("class", "")]
+    assert verdicts == [each.verdict for each in in_order(make())]
+
+
+def test_the_evidence_unfolds_by_mouse_and_keyboard_and_is_open_for_the_primary(tmp_path):
+    page = diagnosis_page(stuck, tmp_path)
+    folds = [a for a in page.all("details") if a.get("class") == "evidence"]
+    assert [("open" in fold) for fold in folds] == [True, False, False, False, False]
+    assert len(page.all("summary")) >= len(folds)  # what a keyboard reaches
+    for text in (*stuck()["gradient_noise"].rivals, stuck()["gradient_noise"].would_change):
+        assert text in page.words
+    assert "noise / descent = 0.94 of the step budget, over 0.5 (step 160)" in page.words
+
+
+def test_folded_evidence_is_printed(tmp_path):
+    text = written(stuck(), tmp_path)
+    style = re.search("<style>(.*?)</style>", text, re.DOTALL).group(1)
+    printed = "".join(re.findall(r"@media print \{(.*?)\n\}", style, re.DOTALL))
+    assert "details::details-content { content-visibility: visible" in printed
+
+
+def test_a_bare_diagnosis_and_one_in_a_record_say_the_same(tmp_path):
+    bare = Page(written(stuck(), tmp_path)).words
+    kept = diagnosis_page(stuck, tmp_path).words
+    told = "Gradient noise takes 62 % of the possible progress (0.41 of J); 1 more in the way."
+    assert told in bare
+    assert told in kept
+    begin = bare.index("Every obstacle")
+    end = begin + bare[begin:].index("overfitting")
+    length = end - begin
+    at = kept.index("Every obstacle")
+    assert bare[begin:end] == kept[at : at + length]
+
+
+def test_the_words_of_a_diagnosis_are_text_to_the_page(tmp_path):
+    nasty = "<script>alert(1)</script>"
+    finding = Finding(
+        "plateau",
+        "present",
+        0.5,
+        evidence=(Evidence(nasty),),
+        rivals=(nasty,),
+        would_change=nasty,
+        advice=nasty,
+    )
+    hostile = Diagnosis(complete([finding]), step=[0.0], loss=[1.0], floor_source=nasty)
+    page = Page(written(hostile, tmp_path))
+    assert page.all("script") == []
+    assert page.words.count(nasty) >= 4

@@ -22,6 +22,7 @@ from typing import Any
 import tyro
 
 from thalweg._version import __version__
+from thalweg.cli.diagnosis import diagnose
 from thalweg.cli.folders import rank_here, say
 from thalweg.cli.sections import profile, surface
 from thalweg.cli.spectra import spectrum
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "profile": profile,
         "surface": surface,
         "spectrum": spectrum,
+        "diagnose": diagnose,
         "report": report,
     }
     try:

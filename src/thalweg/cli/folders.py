@@ -10,7 +10,7 @@ import tyro
 
 if TYPE_CHECKING:
     from thalweg.records import Record
-    from thalweg.results import Profile, SpectralDensity, Spectrum, Surface
+    from thalweg.results import Diagnosis, Profile, SpectralDensity, Spectrum, Surface
 
 __all__ = ["Folder", "OwnFolder", "illustrate", "keep", "prepare", "rank_here", "say"]
 
@@ -48,7 +48,7 @@ def prepare(folder: Path, study: str, asked: Mapping[str, Any]) -> None:
 def keep(
     study: str,
     title: str,
-    result: "Profile | SpectralDensity | Spectrum | Surface",
+    result: "Diagnosis | Profile | SpectralDensity | Spectrum | Surface",
     asked: Mapping[str, Any],
     numbers: Mapping[str, float],
     folder: Path,

@@ -4,12 +4,13 @@
 `thalweg.figures.draw` draws figures, and is the only module that imports matplotlib.
 """
 
-from thalweg.figures.figure import Axis, Band, Curve, Figure, Map, Marker, Panel, Path, Sheet
+from thalweg.figures.figure import Axis, Band, Bar, Curve, Figure, Map, Marker, Panel, Path, Sheet
 from thalweg.figures.plots import figure_of, figures_of
 
 __all__ = [
     "Axis",
     "Band",
+    "Bar",
     "Curve",
     "Figure",
     "Map",

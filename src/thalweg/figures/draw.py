@@ -37,7 +37,7 @@ except ImportError as error:
     ) from error
 
 from thalweg.figures.draw_space import draw_space
-from thalweg.figures.figure import Figure, Map, Panel
+from thalweg.figures.figure import Bar, Figure, Map, Panel
 from thalweg.figures.plots import figure_of
 from thalweg.records import Result, write_atomically
 from thalweg.results import Displacement
@@ -56,6 +56,8 @@ _EQUAL_WORDS, _EQUAL_LEAST = 1.3, 3.0  # cm: what surrounds a panel with one sca
 _NAME_WIDTH = 0.095  # cm: of a letter of a name beside a panel
 _MOST_TOPS = 3  # curves that have room for their names where they are highest
 _NAME_HEIGHT = 0.34  # cm: of a name in a list of curves
+_BAR, _BAR_WORDS, _BAR_SHARE = 0.36, 1.2, 0.62  # cm: of a bar, of what surrounds bars; its body
+_LIST_WIDTH = 52  # letters of two names that fit beside each other in a list
 _DPI = 300
 
 # Okabe & Ito (2008): told apart by readers with any kind of colour vision. In grey the dashes
@@ -94,6 +96,7 @@ _STYLE = {
     "ytick.minor.size": 1.6,
     "grid.color": _GRID,
     "grid.linewidth": 0.5,
+    "hatch.linewidth": 0.5,
     "lines.solid_capstyle": "round",
     "lines.dash_capstyle": "butt",
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -214,9 +217,11 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
             if [panel.x] == [other.x for other in below] and len(row) == 1:
                 axes.tick_params(labelbottom=False)  # the panel below has the same axis
                 axes.set_xlabel("")
-            if panel.map is None:
+            if panel.bars:
+                _draw_bars(axes, panel)
+            elif panel.map is None:
                 _draw_lines(axes, panel, ticks=7 if len(row) == 1 else 2)
-                if panel.equal and len(panel.curves) > _MOST_TOPS:
+                if panel.listed or (panel.equal and len(panel.curves) > _MOST_TOPS):
                     _list_curves(axes, panel)
                 elif panel.equal:
                     _name_tops(axes, panel)
@@ -254,8 +259,11 @@ def _height(panel: Panel, width: float) -> float:
         return _equal_height(panel) + _NAME_HEIGHT * math.ceil(names / 2)
     if panel.sheet is not None:
         return _SPACE * panel.height
+    if panel.bars:
+        return _BAR * len(panel.bars) + _BAR_WORDS
     if panel.map is None:
-        return _PANEL * panel.height
+        names = math.ceil(len(panel.curves) / _list_columns(panel)) if panel.listed else 0
+        return _PANEL * panel.height + _NAME_HEIGHT * names
     shape = float(np.ptp(panel.map.y) / np.ptp(panel.map.x)) if panel.map.equal else 0.5
     return min(width * shape + _MAP_WORDS, _MAP_HEIGHT)
 
@@ -319,6 +327,46 @@ def _draw_lines(axes: Axes, panel: Panel, ticks: int) -> None:
             _mark_decades(axis)
         else:
             axis.set_major_locator(MaxNLocator(most, steps=_STEPS))
+
+
+def _draw_bars(axes: Axes, panel: Panel) -> None:
+    """Draw horizontal bars, the first at the top."""
+    first, last = panel.x.limits or (0.0, max(bar.length for bar in panel.bars))
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(first, last)
+    axes.set_ylim(len(panel.bars) - 0.4, -0.6)
+    axes.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
+    axes.tick_params(axis="y", length=0)
+    for place, (bar, name) in enumerate(zip(panel.bars, axes.get_yticklabels(), strict=True)):
+        name.set_color(_INK if bar.look == "filled" else _SOFT)
+        _draw_bar(axes, bar, place, last)
+
+
+def _draw_bar(axes: Axes, bar: Bar, place: int, last: float) -> None:
+    """Draw one bar with its note."""
+    end = bar.length if math.isfinite(bar.length) else last
+    looks: dict[str, dict[str, Any]] = {
+        "filled": {"color": _COLOURS[0], "linewidth": 0},
+        "outline": {"facecolor": "white", "edgecolor": _SOFT, "linewidth": 0.7},
+        "hatched": {"facecolor": "none", "edgecolor": _LINE, "hatch": "/////", "linewidth": 0},
+    }
+    if bar.look == "outline" and end == 0:  # a bar of no length would not be seen
+        axes.plot(0, place, "o", ms=3.2, mfc="white", mec=_SOFT, mew=0.7, clip_on=False, zorder=4)
+    else:
+        axes.barh(place, end, _BAR_SHARE, **looks[bar.look])
+    inside = bar.look == "hatched" or end > 0.85 * last
+    halo = [withStroke(linewidth=2.2, foreground="white")] if bar.look == "hatched" else []
+    axes.annotate(
+        bar.note,
+        (0.5 * end if bar.look == "hatched" else end, place),
+        xytext=(0 if bar.look == "hatched" else -4 if inside else 4, 0),
+        textcoords="offset points",
+        ha="center" if bar.look == "hatched" else "right" if inside else "left",
+        va="center",
+        fontsize=7,
+        color="white" if inside and bar.look == "filled" else _INK,
+        path_effects=halo,
+    )
 
 
 def _mark_decades(axis: Any) -> None:
@@ -404,18 +452,25 @@ def _name_tops(axes: Axes, panel: Panel) -> None:
 
 def _list_curves(axes: Axes, panel: Panel) -> None:
     """Write the names of many curves below them, with their colours, the highest first."""
-    order = _from_highest(panel)
+    order = _from_highest(panel) if panel.equal else range(len(panel.curves))
+    high = _equal_height(panel) if panel.equal else _PANEL * panel.height
     axes.legend(
         [axes.lines[i] for i in order],
         [panel.curves[i].label for i in order],
-        loc="upper center",
-        bbox_to_anchor=(0.47, -0.16 * _MAP_WIDTH / _equal_height(panel)),
-        ncols=2,
+        loc="upper center" if panel.equal else "upper right",
+        bbox_to_anchor=(0.47 if panel.equal else 1.0, -0.16 * _MAP_WIDTH / high),
+        ncols=_list_columns(panel),
         frameon=False,
         fontsize=6,
         handlelength=2.6,
         borderaxespad=0.4,
     )
+
+
+def _list_columns(panel: Panel) -> int:
+    """Return how many names fit beside each other below a panel."""
+    longest = sorted(len(curve.label) for curve in panel.curves)[-2:]
+    return 1 if sum(longest) > _LIST_WIDTH else 2
 
 
 def _from_highest(panel: Panel) -> list[int]:

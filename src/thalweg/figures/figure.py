@@ -5,10 +5,11 @@ print and browser show the same. A value that is NaN is a gap.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from thalweg.results import Array
 
-__all__ = ["Axis", "Band", "Curve", "Figure", "Map", "Marker", "Panel", "Path", "Sheet"]
+__all__ = ["Axis", "Band", "Bar", "Curve", "Figure", "Map", "Marker", "Panel", "Path", "Sheet"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,23 @@ class Band:
     high: Array
     label: str
     rank: int = 0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A horizontal bar from 0, with its name to the left.
+
+    Attributes:
+        label: Its name.
+        length: Where it ends, or NaN where that is not known: it goes over all of the axis.
+        look: How it is told apart from others, not by colour alone.
+        note: Words at its end.
+    """
+
+    label: str
+    length: float
+    look: Literal["filled", "outline", "hatched"] = "filled"
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,24 +181,28 @@ class Panel:
         y: Vertical axis.
         curves: Lines, the lowest rank in front.
         bands: Shaded intervals, behind the lines.
+        bars: Bars from top to bottom. No curves are in such a panel.
         markers: Named places.
         map: Values over the plane, or None. Curves lie on it.
         sheet: A surface in space, or None. Nothing else is in such a panel.
         title: Heading of this panel alone.
         height: Height as a share of that of a full panel.
         equal: Whether a unit is as long on both axes; the height then follows from the curves.
+        listed: Whether the names of the curves, being long, are in a list below.
     """
 
     x: Axis
     y: Axis
     curves: tuple[Curve, ...] = ()
     bands: tuple[Band, ...] = ()
+    bars: tuple[Bar, ...] = ()
     markers: tuple[Marker, ...] = ()
     map: Map | None = None
     sheet: Sheet | None = None
     title: str = ""
     height: float = 1.0
     equal: bool = False
+    listed: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from thalweg.figures.captions import joined, run_words
 from thalweg.figures.critical_point_plot import critical_point_figure, search_figure
+from thalweg.figures.diagnosis_plot import diagnosis_figure
 from thalweg.figures.displacement_plot import (
     displacement_figure,
     displacements_figure,
@@ -28,6 +29,7 @@ from thalweg.records import Record, Result
 from thalweg.results import (
     CriticalPoint,
     CriticalPointSearch,
+    Diagnosis,
     Displacement,
     History,
     LayerSignals,
@@ -58,6 +60,7 @@ _PLOTS: Mapping[type, Callable[[Any, bool | None], Figure]] = {
     SpectralDensity: density_figure,
     LayerSignals: lambda result, _: layer_signals_figure(result),
     PathReading: lambda result, log: path_figure(result, bool(log)),
+    Diagnosis: diagnosis_figure,
 }
 
 
@@ -93,6 +96,8 @@ def figure_of(
     - `LayerSignals`: gradients of tensors and of activations over depth, bars of dead and saturated
       units.
     - `PathReading`: the cost along the path and along the straight line, and cosines with −∇J.
+    - `Diagnosis`: the cost over the run, with how far got what was tried in its place, and a bar
+      for each obstacle: filled where present, empty where absent, hatched where undetermined.
 
     Values that are not finite, and on a logarithmic scale those not above 0, are gaps; the
     caption counts them.

@@ -29,6 +29,16 @@ except ImportError as error:
 
 from thalweg.figures.figure import Figure
 from thalweg.figures.plots import figure_of, figures_of
+from thalweg.results import Diagnosis, Finding
+from thalweg.results.diagnosis_table import (
+    cause_words,
+    evidence_words,
+    headline,
+    in_order,
+    progress_words,
+    share_words,
+    told_of,
+)
 
 __all__ = ["report"]
 
@@ -44,7 +54,8 @@ def report(
     """Write a report of records and results to one HTML file.
 
     For each record it has title, source, summary in plain words, claims with their verdicts,
-    figures with captions, numbers, and what made them. It is readable on a phone, in the
+    figures with captions, numbers, and what made them; of a diagnosis what is in the way, in words,
+    and every obstacle with its evidence. It is readable on a phone, in the
     dark and on paper. The same input gives the same bytes.
 
     Args:
@@ -100,6 +111,29 @@ class _Picture:
 
 
 @dataclass(frozen=True)
+class _Obstacle:
+    """What the page says of one obstacle of a diagnosis."""
+
+    title: str
+    verdict: str
+    cause: str
+    share: str
+    telling: str
+    told: tuple[tuple[str, tuple[str, ...]], ...]
+    open: bool
+
+
+@dataclass(frozen=True)
+class _Verdicts:
+    """What the page says of a diagnosis: the words first, then every obstacle."""
+
+    headline: str
+    progress: str
+    advice: str
+    obstacles: tuple[_Obstacle, ...]
+
+
+@dataclass(frozen=True)
 class _Chapter:
     """What the page says of one record or result; all in words."""
 
@@ -107,6 +141,7 @@ class _Chapter:
     subtitle: str = ""
     source: str = ""
     summary: tuple[str, ...] = ()
+    diagnoses: tuple[_Verdicts, ...] = ()
     claims: tuple[CheckedClaim, ...] = ()
     pictures: tuple[_Picture, ...] = ()
     numbers: tuple[tuple[str, str], ...] = ()
@@ -120,8 +155,8 @@ class _Chapter:
 
 
 def _is_several(what: Any) -> bool:
-    """Return whether several things were given: a name is one thing, although it has letters."""
-    return isinstance(what, Iterable) and not isinstance(what, str | os.PathLike)
+    """Return whether several things were given: a name is one thing, and so is a diagnosis."""
+    return isinstance(what, Iterable) and not isinstance(what, str | os.PathLike | Result)
 
 
 def _chapter(item: Any) -> _Chapter:
@@ -133,10 +168,15 @@ def _chapter(item: Any) -> _Chapter:
     if isinstance(item, Result):
         figure = figure_of(item)
         facts = tuple(_flat(asdict(item.provenance)))
-        return _Chapter(title=figure.title, pictures=(_picture(figure),), facts=facts)
+        return _Chapter(
+            title=figure.title,
+            diagnoses=_diagnoses([item]),
+            pictures=(_picture(figure),),
+            facts=facts,
+        )
     raise TypeError(
-        "A report shows records, folders of records, profiles, surfaces and histories; got "
-        f"{type(item).__name__}. Pass one of these, or a list of them."
+        "A report shows records, folders of records, profiles, surfaces, diagnoses and other "
+        f"results; got {type(item).__name__}. Pass one of these, or a list of them."
     )
 
 
@@ -149,10 +189,38 @@ def _record_chapter(record: Record) -> _Chapter:
         subtitle=" · ".join(word for word in (record.study, scale) if word),
         source=record.source,
         summary=record.summary,
+        diagnoses=_diagnoses(record.results.values()),
         claims=record.claims,
         pictures=tuple(_picture(figure) for figure in figures_of(record).values()),
         numbers=tuple((name, _words(value)) for name, value in record.numbers.items()),
         facts=(*_flat(made), *_facts_of(record.results)),
+    )
+
+
+def _diagnoses(results: Iterable[Result]) -> tuple[_Verdicts, ...]:
+    """Return what the page says of the diagnoses among some results."""
+    return tuple(
+        _Verdicts(
+            headline(result),
+            progress_words(result),
+            result.present[0].advice if result.present else "",
+            tuple(_obstacle(result, finding) for finding in in_order(result)),
+        )
+        for result in results
+        if isinstance(result, Diagnosis)
+    )
+
+
+def _obstacle(diagnosis: Diagnosis, finding: Finding) -> _Obstacle:
+    """Return what the page says of one obstacle; what is known of the primary is seen at once."""
+    return _Obstacle(
+        title=finding.title,
+        verdict=finding.verdict,
+        cause=cause_words(diagnosis, finding),
+        share="" if finding.verdict == "absent" else share_words(finding.severity),
+        telling=evidence_words(finding.evidence[0]) if finding.evidence else "",
+        told=tuple((label, tuple(texts)) for label, texts in told_of(finding) if texts),
+        open=finding.obstacle == diagnosis.primary,
     )
 
 

@@ -14,6 +14,7 @@ from thalweg.results.diagnosis import (
     Evidence,
     Finding,
 )
+from thalweg.results.diagnosis_table import diagnosis_table
 from thalweg.results.displacement import Displacement
 from thalweg.results.ends import Ends
 from thalweg.results.estimate import Estimate
@@ -59,4 +60,5 @@ __all__ = [
     "StepBudget",
     "StepCurvature",
     "Surface",
+    "diagnosis_table",
 ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from thalweg.results.diagnosis_table import diagnosis_table
 from thalweg.results.frozen import Array, freeze, rebuilt
 from thalweg.results.provenance import Provenance
 
@@ -88,6 +89,11 @@ class Finding:
                 f"A verdict is one of {', '.join(OBSTACLE_VERDICTS)}; got {self.verdict!r}. "
                 "Say 'undetermined' where the evidence does not tell."
             )
+        if self.symptom_of and self.symptom_of not in OBSTACLES:
+            raise ValueError(
+                f"The cause of a symptom is one of {', '.join(OBSTACLES)}; got "
+                f"{self.symptom_of!r}. Use one of these keys, or none."
+            )
 
     @property
     def title(self) -> str:
@@ -159,6 +165,9 @@ class Diagnosis:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return rebuilt(self)
+
+    def __str__(self) -> str:
+        return diagnosis_table(self)
 
     def __getitem__(self, obstacle: str) -> Finding:
         try:
