@@ -66,6 +66,7 @@ ALLOWED = {
     # what reaches across
     "source_files": set(),
     "studies": {
+        "diagnosis",
         "evaluate",
         "functions",
         "grids",
