@@ -299,6 +299,8 @@ def test_the_demo_says_what_it_found(workplace, capsys):
     told = capsys.readouterr().out
     assert "the cost falls all the way" in told
     assert "separated by a barrier of height" in told
+    record = tw.open_record(workplace / "thalweg-demo")
+    assert str(record.results["diagnosis"]) in told
     folder = workplace / "thalweg-demo"
     document = json.loads((folder / "record.json").read_text())
     assert document["study"] == "demo"

@@ -38,6 +38,8 @@ def demo(
     print("\nClaims of the literature, checked on this run:\n")
     for claim in record.claims:
         print(f"  {claim.verdict:14}  {claim.text}  [{claim.measured}]")
+    print("\nWhat stood in the way of the first run?\n")
+    print(record.results["diagnosis"])
     print(f"\nFigures    {folder / 'figures'}")
     print(f"Report     {folder / 'report.html'}")
     print(f"Record     {folder / 'record.json'}")

@@ -5,7 +5,8 @@ and both runs are recorded, one point an epoch. The total cost is then looked at
 Vinyals & Saxe (2015) looked at theirs: along the line from start to solution, between the two
 solutions, from a random point, at high resolution near both ends, on the plane through the start
 and both solutions, and on the surface that holds the line and the run. How far the runs stray
-from their lines is seen beside a random walk.
+from their lines is seen beside a random walk. At the end the first run is diagnosed: what stood in
+its way, with the evidence.
 
 Expected: the cost falls all the way; the solutions are separated by a barrier; nothing else, not
 even between the line and the run, which goes around nothing.
@@ -18,6 +19,7 @@ from thalweg.grids import Uniform
 from thalweg.measures.displacement import greatest_distance, least_captured_share
 from thalweg.measures.run_surfaces import obstacle_beside_line
 from thalweg.measures.summaries import line_numbers, share_at_the_bottom, window_numbers
+from thalweg.results.diagnosis_table import headline
 from thalweg.studies.study import Claim, Outcome, Run, Study
 from thalweg.studies.wording import barrier_sentence, fall_sentence, window_sentence
 
@@ -27,6 +29,7 @@ def run(run: Run) -> Outcome:
     # Imported here, so that listing the studies does not load torch.
     import torch
 
+    from thalweg.diagnosis import diagnose
     from thalweg.evaluate import profile, surface
     from thalweg.probes.displacement import displacement
     from thalweg.probes.run_surface import ruled_surface
@@ -34,7 +37,7 @@ def run(run: Run) -> Outcome:
     from thalweg.studies import interpolation as study
 
     (first, run_a), (second, run_b) = (
-        study.train_recorded(run, seed=2 * run["seed"] + k) for k in (0, 1)
+        study.train_recorded(run, seed=2 * run["seed"] + k, updates=True) for k in (0, 1)
     )
     cost = study.cost_of(run, first)
     precise = study.cost_of(run, first, splits=("train",), dtype=torch.float64)
@@ -63,7 +66,8 @@ def run(run: Run) -> Outcome:
     }
     training_cost = study.cost_of(run, first, splits=("train",))
     around = ruled_surface(training_cost, run_a, descent, across=run["across"], **how)
-    numbers = (
+    found = diagnose(cost, run_a, floor=0.0, progress=run.report)
+    numbers: dict[str, Any] = (
         line_numbers(lines["start-to-solution"])
         | line_numbers(lines["between-solutions"], "between_")
         | line_numbers(lines["random-to-solution"], "random_")
@@ -79,6 +83,7 @@ def run(run: Run) -> Outcome:
         numbers[f"distance_{name}"] = greatest_distance(seen, share=True)
         numbers[f"captured_{name}"] = least_captured_share(seen)
     numbers["parameters"] = first.space.size
+    numbers["primary"] = found.primary or "none"
     best = int(first.history.best or 0)
     numbers["valid_error"] = float(first.history.metrics["error"]["valid"][best])
     return Outcome(
@@ -88,13 +93,14 @@ def run(run: Run) -> Outcome:
             **strays,
             "line-and-run": around,
             "run": first.history,
+            "diagnosis": found,
         },
         numbers,
-        _summary(numbers),
+        (*_summary(numbers), f"What stood in the way of the first run? {headline(found)}"),
     )
 
 
-def _summary(numbers: dict[str, float]) -> tuple[str, ...]:
+def _summary(numbers: dict[str, Any]) -> tuple[str, ...]:
     """Say what was found."""
     smooth = numbers["climb"] == 0 and numbers["near_solution_bumps"] == 0
     reason = "; no obstacle on the line explains why they were needed" if smooth else ""

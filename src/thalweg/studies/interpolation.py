@@ -91,17 +91,17 @@ def train_network(run: Run, *, seed: int) -> Network:
     return _trained(run, seed, None)
 
 
-def train_recorded(run: Run, *, seed: int) -> tuple[Network, Trajectory]:
+def train_recorded(run: Run, *, seed: int, updates: bool = False) -> tuple[Network, Trajectory]:
     """As `train_network`; return also the run, one point an epoch, the start first.
 
-    Its points are in `trajectory-SEED`.
+    Its points are in `trajectory-SEED`, with the update made from each where that is asked for.
     """
     folder = run.folder / f"trajectory-{seed}"
-    network = _trained(run, seed, folder)
+    network = _trained(run, seed, folder, updates)
     return network, Trajectory.open(folder)
 
 
-def _trained(run: Run, seed: int, record: Path | None) -> Network:
+def _trained(run: Run, seed: int, record: Path | None, updates: bool = False) -> Network:
     """Train a network, and record its run into a folder, unless both was done before."""
     recipe = recipe_of(run.settings)
     model, data = untrained(run, seed=seed)
@@ -110,6 +110,7 @@ def _trained(run: Run, seed: int, record: Path | None) -> Network:
     files = [run.folder / f"{end}-{seed}.safetensors" for end in ("start", "solution")]
     if record is not None:
         asked["recorded"] = True
+        asked |= {"updates": True} if updates else {}
         files.append(record / "index.jsonl")
     kept = run.folder / f"training-{seed}"
     history = _finished(kept, asked, files)
@@ -119,7 +120,9 @@ def _trained(run: Run, seed: int, record: Path | None) -> Network:
             # Of a run that was interrupted, or had other settings.
             shutil.rmtree(record, ignore_errors=True)
             facts = {"seed": seed, "data": data.checksum}
-            recorder = Recorder(record, model, schedule=Every(epochs=1), facts=facts)
+            recorder = Recorder(
+                record, model, schedule=Every(epochs=1), updates=updates, facts=facts
+            )
         done = train(
             model,
             {name: data.splits[name] for name in ("train", "valid")},
