@@ -76,7 +76,7 @@ class Place:
         smallest: Smallest one.
         promised: What the step to the minimum of the local model would gain, ½ Σ cᵢ²/abs(λᵢ) over
             directions with curvature, in J.
-        reach: What a step of the length of the problem would change J by, to second order.
+        length: A length of the problem.
         gradient_norm: ‖g‖.
         negative: Whether an eigenvalue is negative beyond rounding.
         in_valleys: Share of `promised` that lies in directions whose curvature is below a
@@ -87,10 +87,20 @@ class Place:
     largest: float
     smallest: float
     promised: float
-    reach: float
+    length: float
     gradient_norm: float
     negative: bool
     in_valleys: float
+
+    def reach_of(self, way: float) -> float:
+        """Return what a step of a length could change J by at most, to second order.
+
+        Args:
+            way: The length, if it is longer than that of the problem.
+        """
+        length = max(self.length, way)
+        bend = max(abs(self.largest), abs(self.smallest))
+        return self.gradient_norm * length + 0.5 * bend * length**2
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ class Alternatives:
         by_negative: What these gained along negative curvature, in J.
         by_positive: What they gained otherwise.
         end: The place that they reached.
+        way: How far away that is.
     """
 
     start: Place
@@ -121,6 +132,7 @@ class Alternatives:
     by_negative: float
     by_positive: float
     end: Place
+    way: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,9 +221,19 @@ def look_around(
         steps = min(horizon, effort.steps)
         smaller = _descended(space, theta, shorter, optimizer.momentum, steps, guarded=False)[0]
     safe, throughout, safe_rate = _longer_step(space, theta, start, optimizer, horizon, effort)
-    newton, by_negative, by_positive, end = _newton(space, theta, model, floor, effort)
+    newton, by_negative, by_positive, end, way = _newton(space, theta, model, floor, effort)
     return Alternatives(
-        start, same, safe, safe_rate, throughout, smaller, newton, by_negative, by_positive, end
+        start,
+        same,
+        safe,
+        safe_rate,
+        throughout,
+        smaller,
+        newton,
+        by_negative,
+        by_positive,
+        end,
+        way,
     )
 
 
@@ -233,7 +255,6 @@ def _place(space: _Space, theta: Tensor, model: LocalModel) -> Place:
     low = float(model.eigenvalues.min()) if len(model.eigenvalues) else 0.0
     if not model.whole:
         low = min(low, 0.0)
-    length = space.length
     gains = 0.5 * slopes**2 / values.abs()
     low_ones = values.abs() < model.largest / _VALLEY
     return Place(
@@ -241,7 +262,7 @@ def _place(space: _Space, theta: Tensor, model: LocalModel) -> Place:
         largest=top,
         smallest=low,
         promised=float(gains.sum()),
-        reach=gradient * length + 0.5 * model.largest * length**2,
+        length=space.length,
         gradient_norm=gradient,
         negative=low < -_NEGATIVE * model.largest and model.largest > 0,
         in_valleys=float(gains[low_ones].sum() / gains.sum()) if float(gains.sum()) > 0 else 0.0,
@@ -339,9 +360,9 @@ def _longer_step(
 
 def _newton(
     space: _Space, theta: Tensor, model: LocalModel, floor: float, effort: Effort
-) -> tuple[float, float, float, Place]:
-    """Take saddle-free Newton steps; return J, what was gained how, and the place reached."""
-    level = space.value(theta)
+) -> tuple[float, float, float, Place, float]:
+    """Take saddle-free Newton steps; return J, what was gained how, the place, how far."""
+    level, began = space.value(theta), theta
     gained = {"negative": 0.0, "positive": 0.0}
     for number in range(effort.newton):
         if number:
@@ -356,7 +377,8 @@ def _newton(
         gained[how] += level - better
         theta, level = there, better
     end = _place(space, theta, space.model(theta, effort.krylov))
-    return level, gained["negative"], gained["positive"], end
+    way = norm_of((theta - began) if space.scaling is None else (theta - began) / space.scaling)
+    return level, gained["negative"], gained["positive"], end, way
 
 
 def _downhill(

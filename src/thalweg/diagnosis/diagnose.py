@@ -13,13 +13,13 @@ from torch import Tensor
 
 from thalweg.diagnosis.alternatives import (
     Effort,
-    Optimizer,
     look_around,
     place_of,
 )
 from thalweg.diagnosis.following import Following, follows
 from thalweg.diagnosis.judge import judged
-from thalweg.diagnosis.readings import Floor, Line, Path, Readings, Stretch
+from thalweg.diagnosis.moving import movement_at
+from thalweg.diagnosis.readings import Floor, Line, Network, Path, Readings, Stretch
 from thalweg.diagnosis.running import RunCosts, cost_at, costs_of, evenly_spread
 from thalweg.environment import provenance
 from thalweg.evaluate.along import profile
@@ -28,6 +28,7 @@ from thalweg.measures.profiles import greatest_climb
 from thalweg.objectives.examples import can_pick, random_examples, with_examples
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective, expect_objective
+from thalweg.probes.layer_signals import layer_signals
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Diagnosis
 from thalweg.sections import Line as Straight
@@ -39,6 +40,7 @@ _SNAPSHOTS = 60
 _UPDATES = 200
 _STRETCHES = 4
 _EXAMPLES = 1000  # of each of the two subsamples
+_LOOKS = 4  # snapshots at which the layers of a network are looked at
 _WHOLE = 256  # parameters up to which the whole Hessian is taken
 _KRYLOV = 24
 # Losses that cannot be negative.
@@ -118,7 +120,7 @@ class _Gathering:
     ) -> None:
         expect_objective(objective)
         self.objective, self.trajectory, self.report = objective, trajectory, report
-        self.given_floor = floor
+        self.given_floor, self.seed = floor, seed
         self.reference = None if reference is None else objective.point(reference, "reference")
         self.probe, self.check, self.examples = _parts(objective, examples, exact, seed)
         self.effort = _effort(objective, self.examples)
@@ -158,7 +160,7 @@ class _Gathering:
             reference=math.nan if self.reference is None else cost_at(self.check, self.reference),
             ray=self._ray(finite),
             growth=self._growth(finite),
-            networks=(),
+            networks=self._networks(finite),
             held_out=self._held_out(costs),
             examples=self.examples,
         )
@@ -212,14 +214,17 @@ class _Gathering:
             self.report(done, len(marks) - 1, "what else would have been reached")
             if not math.isfinite(costs.loss[first]):
                 break
-            point = self.trajectory[int(costs.index[first])]
-            optimizer = Optimizer(following.pull, following.momentum)
+            here, there = int(costs.index[first]), int(costs.index[last])
+            around = np.unique(np.linspace(here, max(there - 1, here), 12).astype(int)).tolist()
+            total = _examples_of(self.objective)
+            point = self.trajectory[here]
+            moved = movement_at(self.probe, total, point, following, around, self.seed)
             steps = int(costs.step[last] - costs.step[first])
             ways = look_around(
                 self.probe,
                 self.check,
                 point.theta.to(self.objective.device),
-                optimizer,
+                moved.optimizer,
                 steps,
                 floor.value,
                 length,
@@ -230,35 +235,35 @@ class _Gathering:
                     first=int(costs.step[first]),
                     last=int(costs.step[last]),
                     level=costs.settled(costs.step[first], costs.step[last]),
-                    noise=self._noise(following, int(costs.index[first]), int(costs.index[last])),
+                    rate=moved.optimizer.effective,
+                    noise=moved.noise,
                     alternatives=ways,
                 )
             )
         return tuple(found)
 
-    def _noise(self, following: Following, first: int, last: int) -> float:
-        """Return the noise term over the descent term, from updates of a stretch."""
-        if not following.real:
-            return math.nan
-        if following.exact:
-            return 0.0
-        noise = descent = 0.0
-        run = self.trajectory
-        for number in np.unique(np.linspace(first, last - 1, 12).astype(int)).tolist():
-            update = run[number].update
-            if update is None:
-                continue
-            theta = self.probe.point(run[number].theta)
-            gradient = self.probe.gradient(theta)
-            update = update.to(gradient)
-            before = run[number - 1].update if number and following.momentum else None
-            expected = -following.pull * gradient
-            if before is not None:
-                expected = expected + following.momentum * before.to(gradient)
-            rest = update - expected
-            noise += 0.5 * float(rest.double() @ self.probe.hvp(theta, rest).double())
-            descent += -float(expected.double() @ gradient.double())
-        return noise / descent if descent > 0 else math.inf
+    def _networks(self, finite: Sequence[int]) -> tuple[Network, ...]:
+        """Return the signals of a network at some snapshots."""
+        if not isinstance(self.objective, ModelObjective) or not finite:
+            return ()
+        places = np.unique(np.linspace(0, len(finite) - 1, _LOOKS).astype(int))
+        found = []
+        for place in places:
+            point = self.trajectory[finite[place]]
+            signals = layer_signals(self.probe, point.theta)
+            off = np.where(signals.hidden, signals.dead_share, 0.0)
+            worst = int(off.argmax()) if len(off) else -1
+            found.append(
+                Network(
+                    step=point.step,
+                    attenuation=signals.attenuation.total,
+                    depth=signals.attenuation.layers,
+                    dead=float(off[worst]) if len(off) else 0.0,
+                    layer=signals.layers[worst] if len(off) else "",
+                    without_gradient=signals.zero_share,
+                )
+            )
+        return tuple(found)
 
     def _path(self, costs: RunCosts, finite: Sequence[int]) -> Path | None:
         """Return the way of the run."""
@@ -336,6 +341,11 @@ class _Gathering:
         return tuple(found)
 
 
+def _examples_of(objective: Objective) -> int:
+    """Return the number of examples of a cost, 0 for a closed form."""
+    return objective.splits[0].examples if isinstance(objective, ModelObjective) else 0
+
+
 def _way(points: Tensor) -> float:
     """Return the length of the way through points."""
     return float((points[1:] - points[:-1]).norm(dim=1).sum())
@@ -363,5 +373,5 @@ def _effort(objective: Objective, examples: dict[str, int]) -> Effort:
         return Effort(None if size <= _WHOLE else 64, 300, 8)
     work = size * (examples.get("derivatives") or objective.splits[0].examples)
     if work <= 2e7:
-        return Effort(None if size <= 64 else 40, 60, 4)
+        return Effort(None if size <= 64 else 24, 40, 2)
     return Effort(_KRYLOV, 8, 1)

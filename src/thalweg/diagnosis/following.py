@@ -10,7 +10,7 @@ have no order, which a permutation test tells.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from thalweg.diagnosis.thresholds import FOLLOWS, ORDERED
 from thalweg.objectives.objective import Objective
+from thalweg.probes.path import path_reading
 from thalweg.results import Array
 from thalweg.trajectory.trajectory import Trajectory
 
@@ -38,6 +39,8 @@ class Following:
         momentum: μ, as far as two updates in a row are known; else 0.
         unexplained: Share of the squared updates that the regression leaves.
         updates: How many updates it is from.
+        descends: Whether the way between snapshots goes down the gradient: where no update is
+            known, that must do.
         ordered: Level at which the order of the snapshots is told from a random one (p value);
             NaN where updates were recorded, which need no order.
     """
@@ -48,6 +51,7 @@ class Following:
     unexplained: float
     updates: int
     ordered: float
+    descends: bool = False
 
     @property
     def known(self) -> bool:
@@ -57,6 +61,8 @@ class Following:
     @property
     def real(self) -> bool:
         """Whether the updates follow the gradient of this cost beyond doubt."""
+        if self.descends:
+            return True
         if not self.known or self.pull <= 0:
             return False
         if self.unexplained < _EXACT:
@@ -71,7 +77,7 @@ class Following:
     @property
     def exact(self) -> bool:
         """Whether nothing but the gradient and the momentum is in the updates."""
-        return self.real and self.unexplained < _EXACT
+        return self.known and self.pull > 0 and self.unexplained < _EXACT
 
 
 def follows(objective: Objective, trajectory: Trajectory, chosen: Sequence[int]) -> Following:
@@ -92,10 +98,22 @@ def follows(objective: Objective, trajectory: Trajectory, chosen: Sequence[int])
         rows.append(_products(update.double().cpu(), gradient, before))
         size = len(theta)
     if not rows:
-        return Following(math.nan, math.nan, 0.0, math.nan, 0, math.nan)
+        descends = _descends(objective, trajectory, chosen)
+        return Following(math.nan, math.nan, 0.0, math.nan, 0, math.nan, descends)
     pull, error, momentum, unexplained = _regressed(np.array(rows), size)
     ordered = math.nan if recorded else _order(trajectory, chosen)
-    return Following(pull, error, momentum, unexplained, len(rows), ordered)
+    found = Following(pull, error, momentum, unexplained, len(rows), ordered)
+    if found.real or not recorded:
+        return found
+    return replace(found, descends=_descends(objective, trajectory, chosen))
+
+
+def _descends(objective: Objective, trajectory: Trajectory, chosen: Sequence[int]) -> bool:
+    """Tell whether the way between snapshots, in their order, goes down the gradient."""
+    if len(chosen) < 2:
+        return False
+    path = path_reading(objective, trajectory)
+    return bool(path.descends and path.order_p <= ORDERED)
 
 
 def _update_before(trajectory: Trajectory, number: int) -> Tensor | None:

@@ -14,22 +14,25 @@ __all__ = ["Losses", "judged", "losses_of"]
 
 # A cause stands before its symptoms: where the first is present, the others follow from it.
 _SYMPTOMS = {
-    "exploding_gradient": ("step_too_large", "gradient_noise", "ill_conditioning"),
-    "vanishing_gradient": (
-        *("plateau", "saddle_point", "step_too_small", "ill_conditioning", "local_minimum"),
-        "dead_units",
-    ),
+    "exploding_gradient": ("step_too_large", "gradient_noise", "ill_conditioning", "dead_units"),
     "dead_units": (
         *("plateau", "vanishing_gradient", "local_minimum", "saddle_point", "step_too_small"),
-        "ill_conditioning",
+        *("ill_conditioning", "gradient_noise"),
+    ),
+    "vanishing_gradient": (
+        *("plateau", "saddle_point", "step_too_small", "ill_conditioning", "local_minimum"),
+        "gradient_noise",
     ),
     "no_critical_point": ("step_too_small", "ill_conditioning", "plateau", "saddle_point"),
     "step_too_large": ("gradient_noise", "ill_conditioning", "detour", "local_minimum"),
     "step_too_small": ("plateau", "saddle_point", "ill_conditioning"),
     "ill_conditioning": ("detour",),
+    "plateau": ("saddle_point",),
     "saddle_point": ("plateau", "detour", "ill_conditioning"),
     "barrier": ("local_minimum",),
 }
+# What a step that is too large brings about: units that die on the way, and were alive at first.
+_BROUGHT_ABOUT = ("dead_units", "vanishing_gradient")
 
 
 @dataclass(frozen=True)
@@ -71,20 +74,20 @@ def losses_of(stretch: Stretch, readings: Readings) -> Losses:
     if stretch.noise >= at.NOISY:
         noise, level = charged(ways.same, level)
     too_large, level = charged(ways.smaller, level)
-    own = readings.following.pull
+    own = stretch.rate
     if math.isfinite(own) and ways.safe_rate >= at.FAR_TOO_SMALL * own:
         too_small, level = charged(ways.safe, level)
-    # What the longest safe step reaches in the same time is no matter of curvature.
-    reached = min(level, ways.safe_throughout) if math.isfinite(ways.safe_throughout) else level
-    by_curvature, level = charged(ways.newton, max(reached, floor))
-    if ways.by_negative >= ways.by_positive:
-        saddle = by_curvature
-    elif ways.start.in_valleys >= at.IN_VALLEYS:
-        conditioning = by_curvature
-    left = level - floor
-    flat = ways.end.reach <= at.AT_REST * left and ways.start.reach <= at.AT_REST * (start - floor)
-    if left > 0 and flat and run_gain <= at.SLOW * left:
-        plateau = left
+    left = start - floor
+    flat = ways.start.reach_of(ways.way) <= at.AT_REST * left
+    if ways.by_negative >= ways.by_positive and not flat:
+        saddle, level = charged(ways.newton, level)
+    elif not flat and ways.start.in_valleys >= at.IN_VALLEYS:
+        # What the longest safe step reaches in the same time is no matter of curvature.
+        throughout = ways.safe_throughout
+        reached = min(level, throughout) if math.isfinite(throughout) else level
+        conditioning, level = charged(ways.newton, max(reached, floor))
+    elif flat and run_gain <= at.SLOW * left:
+        plateau = level - floor
     return Losses(stretch, noise, too_large, too_small, conditioning, saddle, plateau)
 
 
@@ -93,6 +96,18 @@ def judged(readings: Readings) -> dict[str, Finding]:
     losses = [losses_of(stretch, readings) for stretch in readings.stretches]
     judge = _Judge(readings, losses)
     found = {key: judge.finding(key) for key in OBSTACLES}
+    if found["step_too_large"].verdict == "present" or judge.started_unstable:
+        for symptom in _BROUGHT_ABOUT:
+            if found[symptom].verdict == "present" and not judge.since_the_start(symptom):
+                found[symptom] = replace(found[symptom], symptom_of="step_too_large")
+                share = max(found[symptom].severity, judge.share_of("too_large"))
+                found["step_too_large"] = replace(
+                    found["step_too_large"],
+                    verdict="present",
+                    severity=share,
+                    cost=share * readings.possible,
+                    advice=ADVICE["step_too_large"],
+                )
     for cause, symptoms in _SYMPTOMS.items():
         if found[cause].verdict != "present" or found[cause].symptom_of:
             continue
@@ -135,6 +150,26 @@ class _Judge:
             would_change=WOULD_CHANGE[key],
             advice=ADVICE[key] if opinion.verdict == "present" else "",
         )
+
+    @property
+    def started_unstable(self) -> bool:
+        """Whether the first steps were past the limit of stability."""
+        if not self.losses:
+            return False
+        stretch = self.losses[0].stretch
+        product = stretch.rate * (1 - self.readings.momentum) * stretch.alternatives.start.largest
+        return product > at.UNSTABLE * 2 * (1 + self.readings.momentum)
+
+    def since_the_start(self, key: str) -> bool:
+        """Tell whether the network began with dead units, or with vanishing gradients."""
+        first = self.readings.networks[0]
+        if key == "dead_units":
+            return first.dead >= at.DEAD
+        return first.attenuation < at.ATTENUATED
+
+    def share_of(self, part: str) -> float:
+        """Return the share of the possible progress that a cause took."""
+        return self._share(part)[0]
 
     # What is charged by stretches.
 
@@ -206,7 +241,7 @@ class _Judge:
     def _step_too_large(self) -> _Opinion:
         def words(worst: Losses) -> Evidence:
             place = worst.stretch.alternatives.start
-            return self._stability(place.largest, worst.stretch.first)
+            return self._stability(place.largest, worst.stretch)
 
         found = self._charged("too_large", words, True)
         if found.verdict == "undetermined":
@@ -215,16 +250,18 @@ class _Judge:
             return replace(found, verdict="undetermined")
         return found
 
-    def _stability(self, largest: float, step: int) -> Evidence:
+    def _stability(self, largest: float, stretch: Stretch) -> Evidence:
         """State the product of step and curvature."""
-        product = self.readings.following.pull * largest
-        limit = 2 * (1 + self.readings.following.momentum)
-        return Evidence(f"ε·λ_max = {product:.3g}, limit {limit:.3g}", product, limit, step)
+        momentum = self.readings.momentum
+        product = stretch.rate * (1 - momentum) * largest
+        limit = 2 * (1 + momentum)
+        text = f"ε·λ_max = {product:.3g}, limit {limit:.3g}"
+        return Evidence(text, product, limit, stretch.first)
 
     def _step_too_small(self) -> _Opinion:
         def words(worst: Losses) -> Evidence:
             ways = worst.stretch.alternatives
-            ratio = ways.safe_rate / self.readings.following.pull
+            ratio = ways.safe_rate / worst.stretch.rate
             return Evidence(
                 f"a step {ratio:.3g} times as large is safe",
                 ratio,
@@ -256,9 +293,10 @@ class _Judge:
         def words(worst: Losses) -> Evidence:
             ways = worst.stretch.alternatives
             left = max(ways.start.loss - self.readings.floor.value, 1e-300)
+            share = ways.start.reach_of(ways.way) / left
             return Evidence(
-                f"slope and curvature promise {ways.start.reach / left:.1g} of what is left",
-                ways.start.reach / left,
+                f"slope and curvature promise {share:.1g} of what is left",
+                share,
                 at.AT_REST,
                 worst.stretch.first,
             )
@@ -285,7 +323,7 @@ class _Judge:
         if end.negative:
             text = f"the smallest eigenvalue, {end.smallest:.3g}, is negative"
             return _Opinion("absent", evidence=(Evidence(text, end.smallest, 0.0),))
-        flat = end.reach / left
+        flat = end.reach_of(ways.way) / left
         if flat <= at.AT_REST:
             text = f"no minimum: slope and curvature promise {flat:.1g} of what is left"
             return _Opinion("absent", evidence=(Evidence(text, flat, at.AT_REST),))
@@ -337,19 +375,19 @@ class _Judge:
         if not readings.following.real:
             return _Opinion("undetermined", evidence=(self._not_following(),))
         evidence = (
-            Evidence(f"the path is {path.coarse_ratio:.2f} times the chord", path.coarse_ratio),
+            Evidence(f"the path is {path.ratio:.2f} times the chord", path.ratio, at.LONG_WAY),
             Evidence(
                 f"−g has a cosine below {at.ALIGNED:g} with the way on {path.misaligned:.0%} of it",
                 path.misaligned,
             ),
             Evidence(f"J climbs by {path.climb:.2g} of its fall on the straight line", path.climb),
         )
-        long = path.coarse_ratio >= at.LONG_WAY and path.coarse_ratio >= at.SMOOTH * path.ratio
+        long = path.ratio >= at.LONG_WAY and path.coarse_ratio >= at.SMOOTH * path.ratio
         arrived = readings.costs.start - readings.costs.last >= at.SLOW * readings.possible
         if not (long and arrived) or path.climb < at.CLIMBS or readings.possible <= 0:
             return _Opinion("absent", evidence=evidence)
         spent = self._time_above()
-        share = spent * (1 - 1 / path.coarse_ratio)
+        share = spent * (1 - 1 / path.ratio)
         return _Opinion("present" if share >= at.PRESENT else "absent", share, evidence)
 
     def _time_above(self) -> float:

@@ -34,6 +34,7 @@ class Stretch:
         first: Its first step.
         last: Its last step.
         level: J by its end.
+        rate: Effective learning rate ε/(1 − μ) at its start, or NaN.
         noise: Share of the descent term that the noise of the updates eats; NaN where unknown.
         alternatives: Where it began, and how far other ways got.
     """
@@ -41,6 +42,7 @@ class Stretch:
     first: int
     last: int
     level: float
+    rate: float
     noise: float
     alternatives: Alternatives
 
