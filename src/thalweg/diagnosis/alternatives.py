@@ -346,14 +346,14 @@ def _longer_step(
     tenth = min(max(min(horizon, 10), horizon // 10), steps)
     for _ in range(_ATTEMPTS):
         level, there = _descended(space, theta, rate, 0.0, tenth)
-        if there is not None and rate > own:
-            arrival = space.model(there, _ARRIVAL)
-            if float(arrival.eigenvalues.max()) * rate > 1.0 + 1e-6:
-                there, rate = None, 1 / float(arrival.eigenvalues.max())
-                continue
         if there is not None:
-            throughout, end = _descended(space, there, rate, 0.0, steps - tenth)
-            return level, throughout if end is not None else level, rate
+            throughout, there = _descended(space, there, rate, 0.0, steps - tenth)
+        if there is not None:
+            steepest = float(space.model(there, _ARRIVAL).eigenvalues.max())
+            if rate <= own or rate * steepest <= 1 + 1e-6:
+                return level, throughout, rate
+            rate = min(rate / 2, 1 / steepest)
+            continue
         rate /= _FEWER
     return math.nan, math.nan, rate
 

@@ -158,7 +158,7 @@ class _Gathering:
             from_end=self._to_reference(finite, -1),
             from_start=self._to_reference(finite, 0),
             reference=math.nan if self.reference is None else cost_at(self.check, self.reference),
-            ray=self._ray(finite),
+            ray=self._ray(finite, floor),
             growth=self._growth(finite),
             networks=self._networks(finite),
             held_out=self._held_out(costs),
@@ -306,14 +306,14 @@ class _Gathering:
         values = next(iter(line.loss.values()))
         return Line(float(greatest_climb(line).height), float(values.max() - values[0]))
 
-    def _ray(self, finite: Sequence[int]) -> float:
-        """Return J(16 θ)/J(θ) where J falls all the way along the ray through the last point."""
+    def _ray(self, finite: Sequence[int], floor: Floor) -> float:
+        """Return what is left of J at 64 θ where J falls all the way there, θ the last point."""
         if not finite:
             return math.nan
         theta = self.check.point(self.trajectory[finite[-1]].theta)
-        values = [cost_at(self.check, theta * 2.0 ** (k / 2)) for k in range(9)]
-        falls = all(b < a for a, b in pairwise(values))
-        least = self.given_floor if self.given_floor is not None else min(0.0, values[-1])
+        values = [cost_at(self.check, theta * 2.0 ** (k / 2)) for k in range(13)]
+        falls = all(b <= a for a, b in pairwise(values))  # equal where J is all rounding
+        least = min(floor.value, values[-1])
         span = values[0] - least
         return (values[-1] - least) / span if falls and span > 0 else math.nan
 

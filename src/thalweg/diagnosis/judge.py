@@ -31,6 +31,7 @@ _SYMPTOMS = {
     "saddle_point": ("plateau", "detour", "ill_conditioning"),
     "barrier": ("local_minimum",),
 }
+_RIVALS = ("step_too_small", "no_critical_point")
 # What a step that is too large brings about: units that die on the way, and were alive at first.
 _BROUGHT_ABOUT = ("dead_units", "vanishing_gradient")
 
@@ -80,7 +81,8 @@ def losses_of(stretch: Stretch, readings: Readings) -> Losses:
     left = start - floor
     flat = ways.start.reach_of(ways.way) <= at.AT_REST * left
     if ways.by_negative >= ways.by_positive and not flat:
-        saddle, level = charged(ways.newton, level)
+        throughout = ways.safe_throughout if too_small > 0 else math.inf
+        saddle, level = charged(ways.newton, max(min(level, throughout), floor))
     elif not flat and ways.start.in_valleys >= at.IN_VALLEYS:
         # What the longest safe step reaches in the same time is no matter of curvature.
         throughout = ways.safe_throughout
@@ -112,8 +114,11 @@ def judged(readings: Readings) -> dict[str, Finding]:
         if found[cause].verdict != "present" or found[cause].symptom_of:
             continue
         for symptom in symptoms:
-            if found[symptom].verdict == "present" and not found[symptom].symptom_of:
-                found[symptom] = replace(found[symptom], symptom_of=cause)
+            # A small step, or none to arrive at, explains a place only where it costs more.
+            weaker = found[cause].severity < found[symptom].severity and cause in _RIVALS
+            if weaker or found[symptom].verdict != "present" or found[symptom].symptom_of:
+                continue
+            found[symptom] = replace(found[symptom], symptom_of=cause)
     return found
 
 
@@ -411,7 +416,7 @@ class _Judge:
         grows = readings.growth >= at.LASTING
         evidence = (
             Evidence(
-                f"scaled up sixteenfold the parameters have {readings.ray:.2g} of the cost"
+                f"with the parameters scaled up 64 times {readings.ray:.2g} of the cost is left"
                 if math.isfinite(readings.ray)
                 else "J rises again as the parameters are scaled up",
                 readings.ray,
@@ -423,12 +428,18 @@ class _Judge:
                 at.LASTING,
             ),
         )
-        if not (falls and grows):
+        if not (falls and grows and self._still_falls()):
             return _Opinion("absent", evidence=evidence)
         spent = self._time_above()
         return _Opinion(
             "present" if spent >= at.PRESENT / 3 else "absent", max(share, spent), evidence
         )
+
+    def _still_falls(self) -> bool:
+        """Tell whether J fell in the second half by a share of what is left above the floor."""
+        costs = self.readings.costs
+        middle = float(costs.loss[len(costs.loss) // 2])
+        return middle - costs.last >= at.FALLS * (costs.last - self.readings.floor.value)
 
     # Networks.
 
@@ -525,5 +536,6 @@ class _Judge:
                 step,
             ),
         )
-        present = share >= at.RISES and falls
+        telling = rise >= at.PRESENT * self.readings.possible
+        present = share >= at.RISES and telling and falls
         return _Opinion("present" if present else "absent", min(share, 1.0), evidence)

@@ -108,8 +108,8 @@ class Readings:
         from_end: The line from the last point to the reference, if there is one.
         from_start: The line from the first point to it.
         reference: J there, or NaN.
-        ray: J(cθ)/J(θ) at the furthest c of the ray through the last point, if J falls all the
-            way; NaN otherwise.
+        ray: Share of J above the floor that is left at 64 θ, θ the last point, if J falls all the
+            way there; NaN otherwise.
         growth: Relative growth of ‖θ‖ over the second half.
         networks: Signals at snapshots; empty for a closed form.
         held_out: J on the second split at the snapshots of `costs`; empty without one.

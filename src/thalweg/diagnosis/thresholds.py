@@ -10,6 +10,7 @@ __all__ = [
     "AT_REST",
     "CLIMBS",
     "DEAD",
+    "FALLS",
     "FAR_TOO_SMALL",
     "FOLLOWS",
     "IN_VALLEYS",
@@ -65,5 +66,7 @@ ALIGNED = 0.1
 CLIMBS = 0.05
 # Share of its fall that the cost on held-out examples must rise again.
 RISES = 0.05
+# Share of what is left that J must still fall in the second half of a run, to be on its way.
+FALLS = 0.1
 # Growth of the parameters over the second half of a run without a critical point.
 LASTING = 0.01
