@@ -27,8 +27,9 @@ from thalweg.grids import Uniform
 from thalweg.measures.profiles import greatest_climb
 from thalweg.objectives.examples import can_pick, random_examples, with_examples
 from thalweg.objectives.model import ModelObjective
-from thalweg.objectives.objective import Objective, expect_objective
+from thalweg.objectives.objective import Objective
 from thalweg.probes.layer_signals import layer_signals
+from thalweg.probes.run_arguments import expect_run
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Diagnosis
 from thalweg.sections import Line as Straight
@@ -58,7 +59,58 @@ def diagnose(
     seed: int = 0,
     progress: bool | Progress | None = None,
 ) -> Diagnosis:
-    """Say what stands between a run and a low cost."""
+    """Say what stands between a run and a low cost, with the evidence.
+
+    The run is cut into four stretches. At the start of each, the cost to second order says what
+    the same steps would have reached without noise, what a smaller or a far larger constant step,
+    and what saddle-free Newton steps; J is really evaluated there. What the run did not reach is
+    charged to the cause that the first better one removes, in this order, so that the charges add
+    up. What is left at a point at rest is a minimum, a plateau, or behind a barrier. Networks are
+    asked for dead units and for gradients that vanish or explode over depth, and the held-out
+    split for overfitting. A verdict on steps or on the path needs updates that follow the gradient
+    of this cost, and says `"undetermined"` otherwise.
+
+    The severity of an obstacle is the share of the possible progress, from J at the start down to
+    the floor, that it takes, as a mean over the run. All readings are pure numbers: J → c J + d and
+    θ → c θ change none.
+
+    Args:
+        objective: J; its first split is what the run minimised, a second one is held out.
+        trajectory: The run; recorded updates (`Recorder(..., updates=True)`), or points one step
+            apart, let steps be judged.
+        reference: A better point, such as the end of another run, shape (P,).
+        floor: A cost that is known to be reachable. Without, it is the lowest that was seen: of the
+            run, of the reference, of all that was tried; 0 is an outer bound for losses that
+            cannot be negative.
+        examples: Size of the two random subsamples, one for derivatives and one for J; where the
+            data has fewer than twice as many examples, all of them are used.
+        exact: Use all of the data for everything.
+        seed: Seed of subsamples and of mini-batches.
+        progress: None for a bar where standard error is a terminal, False for none, or a function.
+
+    Raises:
+        TypeError: If the arguments are no objective and no trajectory.
+        ValueError: If the floor is not finite.
+        ParameterMismatchError: If the run, or the reference, has other parameters.
+
+    Source: Goodfellow (2015), Montreal deep learning summer school, closing table; Goodfellow,
+    Bengio & Courville (2016), section 8.2; Dauphin et al. (2014) for saddle-free Newton steps.
+
+    Example:
+        >>> import torch, thalweg as tw
+        >>> bowl = tw.FunctionObjective(lambda t: t[0] ** 2 + 3 * t[1] ** 2, size=2)
+        >>> points = [torch.tensor([2.0, 1.0], dtype=torch.float64)]
+        >>> for _ in range(100):
+        ...     points.append(points[-1] - 1e-5 * bowl.gradient(points[-1]))
+        >>> diagnosis = diagnose(bowl, tw.Trajectory.from_points(points, learning_rate=1e-5))
+        >>> diagnosis.primary, diagnosis["gradient_noise"].verdict
+        ('step_too_small', 'absent')
+    """
+    expect_run(objective, trajectory, None)
+    if floor is not None and not math.isfinite(floor):
+        raise ValueError(
+            f"A floor is a finite cost; got {floor}. Leave it out where none is known."
+        )
     clock = time.perf_counter()
     with progress_bar(progress) as report:
         readings = _Gathering(
@@ -118,7 +170,6 @@ class _Gathering:
         seed: int,
         report: Progress,
     ) -> None:
-        expect_objective(objective)
         self.objective, self.trajectory, self.report = objective, trajectory, report
         self.given_floor, self.seed = floor, seed
         self.reference = None if reference is None else objective.point(reference, "reference")

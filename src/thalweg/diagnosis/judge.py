@@ -311,7 +311,9 @@ class _Judge:
     # What is left at the end.
 
     def _local_minimum(self) -> _Opinion:
-        if not self.losses or self.readings.end is None:
+        if self.readings.end is None:
+            return _Opinion("undetermined", evidence=(Evidence("the run diverged"),))
+        if not self.losses:
             return _Opinion("undetermined", evidence=(self._too_short(),))
         if not self.readings.following.real:
             return _Opinion("undetermined", evidence=(self._not_following(),))

@@ -135,9 +135,10 @@ class Readings:
     @property
     def top(self) -> float:
         """J that progress is measured from: the start, or what a run that rose stays at."""
-        finite = [value for value in self.costs.loss if math.isfinite(value)]
-        middle = sorted(finite)[len(finite) // 2] if finite else math.nan
-        return max(self.costs.start, middle) if math.isfinite(self.costs.start) else middle
+        values = sorted(float(value) for value in self.costs.loss)
+        if not math.isfinite(values[-1]):
+            return self.costs.start
+        return max(self.costs.start, values[len(values) // 2])
 
     @property
     def possible(self) -> float:

@@ -147,7 +147,7 @@ def _dead(setting: _Setting, folder: Path) -> Planted:
 
     model = _perceptron(setting, 2, nn.ReLU)
     with torch.no_grad():
-        for layer in model[:-1]:
+        for layer in list(model.children())[:-1]:
             if isinstance(layer, nn.Linear):
                 layer.bias.fill_(-15.0)
     return _trained(setting, folder, model, 250)

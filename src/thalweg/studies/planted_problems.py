@@ -206,7 +206,8 @@ def _saddle_of_matrices(setting: _Setting) -> Planted:
 
     def cost(t: "Tensor") -> "Tensor":
         first, second = t[:9].reshape(size, size), t[9:].reshape(size, size)
-        return 0.5 * (second @ first - target).square().sum()
+        total: Tensor = 0.5 * (second @ first - target).square().sum()
+        return total
 
     return _run(setting, cost, start, 0.2, 40, floor=0.0)
 
@@ -268,7 +269,8 @@ def _detour(setting: _Setting) -> Planted:
 
     def cost(t: "Tensor") -> "Tensor":
         bowl = 0.15 * ((t[0] - 2) ** 2 + t[1] ** 2)
-        return bowl + 4 * torch.exp(-1.0 * (t[0] ** 2 + t[1] ** 2))
+        total: Tensor = bowl + 4 * torch.exp(-1.0 * (t[0] ** 2 + t[1] ** 2))
+        return total
 
     return _run(setting, cost, start, 0.05, 700)
 

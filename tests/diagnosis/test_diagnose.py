@@ -1,0 +1,170 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import thalweg as tw
+from thalweg.diagnosis.following import follows
+from thalweg.results import OBSTACLES
+from thalweg.studies.planted_networks import planted_networks
+from thalweg.studies.planted_problems import planted_functions
+
+FUNCTIONS = {case.name: case for case in planted_functions(few=True)}
+NETWORKS = {case.name: case for case in planted_networks(few=True) if case.part == "development"}
+
+
+def diagnosed(planted, **settings):
+    return tw.diagnose(
+        planted.objective,
+        planted.trajectory,
+        reference=planted.reference,
+        floor=planted.floor,
+        progress=False,
+        **settings,
+    )
+
+
+def expect_cause(diagnosis, case):
+    """Raise unless the planted cause is primary and nothing is called present that is absent."""
+    wrong = {each.obstacle for each in diagnosis.present} - {case.planted, *case.also}
+    if diagnosis.primary != case.planted or wrong:
+        raise AssertionError(
+            f"{case.name}: {case.planted} is planted; got {diagnosis.primary}, wrongly {wrong}.\n"
+            f"{diagnosis}"
+        )
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_planted_in_closed_forms_is_found(name):
+    expect_cause(diagnosed(FUNCTIONS[name].make()), FUNCTIONS[name])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_planted_in_networks_is_found(name):
+    expect_cause(diagnosed(NETWORKS[name].make()), NETWORKS[name])
+
+
+def test_the_check_fails_for_another_cause():
+    names = list(FUNCTIONS)
+    found = diagnosed(FUNCTIONS[names[0]].make())
+    with pytest.raises(AssertionError, match="is planted; got ill_conditioning"):
+        expect_cause(found, FUNCTIONS[names[2]])
+
+
+def bowl(size=12):
+    values = torch.linspace(0.2, 1.0, size, dtype=torch.float64)
+    return tw.FunctionObjective(lambda t: 0.5 * (values * (t - 1) ** 2).sum(), size=size)
+
+
+def random_points(steps=60, size=12, seed=3):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(steps, size, generator=draw, dtype=torch.float64)
+
+
+STEPS = (
+    *("gradient_noise", "step_too_small", "step_too_large", "ill_conditioning", "saddle_point"),
+    *("plateau", "local_minimum", "detour", "no_critical_point"),
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("rate", [0.1, None])
+def test_a_random_walk_gives_no_verdict_on_steps_or_path(seed, rate):
+    walk = torch.cumsum(0.1 * random_points(seed=seed), 0)
+    found = tw.diagnose(bowl(), tw.Trajectory.from_points(walk, learning_rate=rate), progress=False)
+    assert {found[key].verdict for key in STEPS} == {"undetermined"}
+    assert found.primary is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_shuffled_snapshots_give_no_verdict_on_steps_or_path(seed):
+    cost, theta, points = bowl(), random_points()[0] * 3, []
+    for _ in range(60):
+        points.append(theta)
+        theta = theta - 0.05 * cost.gradient(theta)
+    order = np.random.default_rng(seed).permutation(60)
+    shuffled = tw.Trajectory.from_points([points[i] for i in order], learning_rate=0.05)
+    found = tw.diagnose(cost, shuffled, progress=False)
+    assert {found[key].verdict for key in STEPS} == {"undetermined"}
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if "seed 0" in name][:8])
+def test_units_of_cost_do_not_matter(name):
+    planted = FUNCTIONS[name].make()
+    other = tw.FunctionObjective(
+        lambda t: 100 * planted.objective.f(t) + 7, size=planted.objective.space.size
+    )
+    rates = planted.trajectory.learning_rate / 100
+    points = [point.theta for point in planted.trajectory]
+    found = tw.diagnose(
+        other,
+        tw.Trajectory.from_points(points, learning_rate=rates),
+        reference=planted.reference,
+        floor=None if planted.floor is None else 100 * planted.floor + 7,
+        progress=False,
+    )
+    before = diagnosed(planted)
+    assert {k: f.verdict for k, f in found.findings.items()} == {
+        k: f.verdict for k, f in before.findings.items()
+    }
+    for key in OBSTACLES:
+        if before[key].verdict == "present":
+            assert found[key].severity == pytest.approx(before[key].severity, rel=0.02, abs=1e-3)
+
+
+def test_one_and_two_points_are_too_few():
+    one = tw.Trajectory.from_points(random_points()[:1], learning_rate=0.1)
+    found = tw.diagnose(bowl(), one, progress=False)
+    assert found.primary is None
+    assert found["gradient_noise"].verdict == "undetermined"
+    assert "make no stretch" in found["ill_conditioning"].evidence[0].text
+    two = tw.Trajectory.from_points(random_points()[:2], learning_rate=0.1)
+    assert tw.diagnose(bowl(), two, progress=False).primary is None
+
+
+def test_divergence_to_infinity_is_a_step_that_is_too_large():
+    theta, points = random_points()[0], []
+    cost = tw.FunctionObjective(lambda t: (t**4).sum() + (t**2).sum(), size=12)
+    while bool(torch.isfinite(theta).all()):
+        points.append(theta)
+        theta = theta - 1.5 * cost.gradient(theta)
+    points.append(theta)
+    assert not bool(torch.isfinite(torch.stack(points)).all())
+    found = tw.diagnose(cost, tw.Trajectory.from_points(points, learning_rate=1.5), progress=False)
+    assert found.primary == "step_too_large"
+    assert found.loss[-1] == math.inf
+
+
+def test_momentum_that_nobody_told_of_is_found():
+    theta, speed, points = random_points()[0], torch.zeros(12, dtype=torch.float64), []
+    for _ in range(40):
+        points.append(theta)
+        speed = 0.8 * speed - 0.1 * bowl().gradient(theta)
+        theta = theta + speed
+    run = tw.Trajectory.from_points(points)
+    found = follows(bowl(), run, range(40))
+    assert found.exact
+    assert (found.momentum, found.pull) == (pytest.approx(0.8), pytest.approx(0.1))
+
+
+def test_bad_input_is_refused():
+    run = tw.Trajectory.from_points(random_points(), learning_rate=0.1)
+    with pytest.raises(ValueError, match="A floor is a finite cost; got nan"):
+        tw.diagnose(bowl(), run, floor=float("nan"))
+    with pytest.raises(tw.ParameterMismatchError, match="must have shape"):
+        tw.diagnose(bowl(), run, reference=torch.zeros(3))
+    with pytest.raises(TypeError, match="objective"):
+        tw.diagnose(nn.Linear(2, 1), run)
+
+
+def test_a_model_is_left_as_it_was():
+    case = next(iter(NETWORKS.values()))
+    planted = case.make()
+    model = planted.objective.forward_pass.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    diagnosed(planted)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
