@@ -128,6 +128,7 @@ PUBLIC = [
     "Chebyshev",
     "CheckpointError",
     "ClimbAbove",
+    "ConfusionMatrix",
     "CriticalPoint",
     "CriticalPointSearch",
     "Curvature",

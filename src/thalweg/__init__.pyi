@@ -67,6 +67,7 @@ from .records import Record as Record
 from .records import open_record as open_record
 from .records import save_record as save_record
 from .reports.page import report as report
+from .results import ConfusionMatrix as ConfusionMatrix
 from .results import CriticalPoint as CriticalPoint
 from .results import CriticalPointSearch as CriticalPointSearch
 from .results import Diagnosis as Diagnosis

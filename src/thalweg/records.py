@@ -39,6 +39,7 @@ from thalweg.durable import sync_folder, write_atomically
 from thalweg.errors import RecordError
 from thalweg.results import (
     Array,
+    ConfusionMatrix,
     CriticalPoint,
     CriticalPointSearch,
     Diagnosis,
@@ -83,6 +84,7 @@ Result = (
     | History
     | Displacement
     | RunSurface
+    | ConfusionMatrix
     | CriticalPoint
     | CriticalPointSearch
     | StepBudget
@@ -102,7 +104,7 @@ _KINDS = {
     for kind in (
         *(Displacement, Ends, Estimate, History, Interpolation, Profile, Provenance),
         *(RunPoints, RunSurface, StepBudget, StepCurvature, Surface),
-        *(CriticalPoint, CriticalPointSearch),
+        *(ConfusionMatrix, CriticalPoint, CriticalPointSearch),
         *(SpectralDensity, SpectralEstimate, Spectrum),
         *(LayerSignals, PathReading),
         *(Diagnosis, Evidence, Finding),

@@ -26,7 +26,7 @@ from thalweg.cli.diagnosis import diagnose
 from thalweg.cli.folders import rank_here, say
 from thalweg.cli.sections import profile, surface
 from thalweg.cli.spectra import spectrum
-from thalweg.cli.studies import check, copy, demo, list_studies, report, run
+from thalweg.cli.studies import check, copy, demo, gallery, list_studies, report, run
 
 __all__ = ["main"]
 
@@ -51,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     commands: dict[str, Any] = {
         "demo": demo,
+        "gallery": gallery,
         "list": list_studies,
         "run": run,
         "check": check,

@@ -10,7 +10,7 @@ from thalweg.cli.folders import Folder, OwnFolder, illustrate, prepare, say
 if TYPE_CHECKING:
     from thalweg.records import Record
 
-__all__ = ["check", "copy", "demo", "list_studies", "report", "run"]
+__all__ = ["check", "copy", "demo", "gallery", "list_studies", "report", "run"]
 
 Scale = Literal["smoke", "small", "paper"]
 StudyName = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="STUDY")]
@@ -44,6 +44,29 @@ def demo(
     print(f"Report     {folder / 'report.html'}")
     print(f"Record     {folder / 'record.json'}")
     print(f"Parameters {folder}/*.safetensors")
+    return _verdict(record)
+
+
+def gallery(
+    *,
+    scale: Literal["smoke", "small"] = "small",
+    output: Folder = Path("thalweg-gallery"),
+    seed: int = 0,
+    quiet: bool = False,
+) -> int:
+    """Diagnose runs whose obstacle is planted, and say how often the diagnosis is right.
+
+    Args:
+        scale: `small` for all cases (minutes), `smoke` for one variant of each.
+        output: Where to write.
+        seed: Noted with the record; each case has a seed of its own.
+        quiet: Show no progress bar.
+    """
+    record, folder = _run("obstacle-gallery", scale, output, seed, "cpu", quiet)
+    for sentence in record.summary:
+        print(sentence)
+    _say_claims(record)
+    print(folder)
     return _verdict(record)
 
 

@@ -19,8 +19,9 @@ try:
     import matplotlib.style
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.colors import LogNorm, Normalize, to_rgb
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import (
         FixedLocator,
@@ -37,7 +38,7 @@ except ImportError as error:
     ) from error
 
 from thalweg.figures.draw_space import draw_space
-from thalweg.figures.figure import Bar, Figure, Map, Panel
+from thalweg.figures.figure import Bar, Figure, Grid, Map, Panel
 from thalweg.figures.plots import figure_of
 from thalweg.records import Result, write_atomically
 from thalweg.results import Displacement
@@ -56,6 +57,7 @@ _EQUAL_WORDS, _EQUAL_LEAST = 1.3, 3.0  # cm: what surrounds a panel with one sca
 _NAME_WIDTH = 0.095  # cm: of a letter of a name beside a panel
 _MOST_TOPS = 3  # curves that have room for their names where they are highest
 _NAME_HEIGHT = 0.34  # cm: of a name in a list of curves
+_CELL, _GRID_WORDS = 0.42, 3.6  # cm: of a cell of a grid, of the names around it
 _BAR, _BAR_WORDS, _BAR_SHARE = 0.36, 1.2, 0.62  # cm: of a bar, of what surrounds bars; its body
 _LIST_WIDTH = 52  # letters of two names that fit beside each other in a list
 _DPI = 300
@@ -217,7 +219,9 @@ def _canvas(figure: Figure, caption: bool = False) -> Canvas:
             if [panel.x] == [other.x for other in below] and len(row) == 1:
                 axes.tick_params(labelbottom=False)  # the panel below has the same axis
                 axes.set_xlabel("")
-            if panel.bars:
+            if panel.grid is not None:
+                _draw_grid(axes, panel.grid)
+            elif panel.bars:
                 _draw_bars(axes, panel)
             elif panel.map is None:
                 _draw_lines(axes, panel, ticks=7 if len(row) == 1 else 2)
@@ -259,6 +263,8 @@ def _height(panel: Panel, width: float) -> float:
         return _equal_height(panel) + _NAME_HEIGHT * math.ceil(names / 2)
     if panel.sheet is not None:
         return _SPACE * panel.height
+    if panel.grid is not None:
+        return _CELL * len(panel.grid.rows) + _GRID_WORDS
     if panel.bars:
         return _BAR * len(panel.bars) + _BAR_WORDS
     if panel.map is None:
@@ -327,6 +333,26 @@ def _draw_lines(axes: Axes, panel: Panel, ticks: int) -> None:
             _mark_decades(axis)
         else:
             axis.set_major_locator(MaxNLocator(most, steps=_STEPS))
+
+
+def _draw_grid(axes: Axes, grid: Grid) -> None:
+    """Draw counts in a grid: the diagonal filled, what is off it in a colour of its own."""
+    axes.grid(visible=False)
+    axes.set_xlim(-0.5, len(grid.columns) - 0.5)
+    axes.set_ylim(len(grid.rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=60, ha="right")
+    axes.set_yticks(range(len(grid.rows)), grid.rows)
+    axes.tick_params(length=0)
+    for (row, column), count in np.ndenumerate(grid.counts):
+        right = row == column
+        share = count / max(float(grid.counts[row].sum()), 1.0)
+        colour = _COLOURS[0] if right else _COLOURS[1]
+        cell = Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, linewidth=0.4, edgecolor=_LINE)
+        cell.set_facecolor((*to_rgb(colour), share if count else 0.0))
+        axes.add_patch(cell)
+        if count:
+            ink = "white" if share > 0.5 else _INK
+            axes.text(column, row, f"{int(count)}", ha="center", va="center", size=6, color=ink)
 
 
 def _draw_bars(axes: Axes, panel: Panel) -> None:

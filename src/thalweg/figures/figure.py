@@ -9,7 +9,19 @@ from typing import Literal
 
 from thalweg.results import Array
 
-__all__ = ["Axis", "Band", "Bar", "Curve", "Figure", "Map", "Marker", "Panel", "Path", "Sheet"]
+__all__ = [
+    "Axis",
+    "Band",
+    "Bar",
+    "Curve",
+    "Figure",
+    "Grid",
+    "Map",
+    "Marker",
+    "Panel",
+    "Path",
+    "Sheet",
+]
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,21 @@ class Bar:
     length: float
     look: Literal["filled", "outline", "hatched"] = "filled"
     note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Counts in a grid of named rows and columns; its diagonal is what should be.
+
+    Attributes:
+        rows: Names of the rows, from top to bottom.
+        columns: Names of the columns.
+        counts: Shape (rows, columns); cells with 0 stay empty.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    counts: Array
 
 
 @dataclass(frozen=True)
@@ -182,6 +209,7 @@ class Panel:
         curves: Lines, the lowest rank in front.
         bands: Shaded intervals, behind the lines.
         bars: Bars from top to bottom. No curves are in such a panel.
+        grid: Counts in a grid, or None. Nothing else is in such a panel.
         markers: Named places.
         map: Values over the plane, or None. Curves lie on it.
         sheet: A surface in space, or None. Nothing else is in such a panel.
@@ -196,6 +224,7 @@ class Panel:
     curves: tuple[Curve, ...] = ()
     bands: tuple[Band, ...] = ()
     bars: tuple[Bar, ...] = ()
+    grid: Grid | None = None
     markers: tuple[Marker, ...] = ()
     map: Map | None = None
     sheet: Sheet | None = None

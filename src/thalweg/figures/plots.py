@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from thalweg.figures.captions import joined, run_words
+from thalweg.figures.confusion_plot import confusion_figure
 from thalweg.figures.critical_point_plot import critical_point_figure, search_figure
 from thalweg.figures.diagnosis_plot import diagnosis_figure
 from thalweg.figures.displacement_plot import (
@@ -27,6 +28,7 @@ from thalweg.figures.step_plot import step_figure
 from thalweg.figures.surface_plot import surface_figure
 from thalweg.records import Record, Result
 from thalweg.results import (
+    ConfusionMatrix,
     CriticalPoint,
     CriticalPointSearch,
     Diagnosis,
@@ -52,6 +54,7 @@ _PLOTS: Mapping[type, Callable[[Any, bool | None], Figure]] = {
     History: lambda result, log: history_figure(result, bool(log)),
     Displacement: lambda result, _: displacement_figure(result),
     RunSurface: run_figure,
+    ConfusionMatrix: lambda result, _: confusion_figure(result),
     CriticalPoint: lambda result, _: critical_point_figure(result),
     CriticalPointSearch: lambda result, _: search_figure(result),
     StepBudget: lambda result, _: step_budget_figure(result),
@@ -86,6 +89,7 @@ def figure_of(
     - `RunSurface`: the surface in space with the run at its true cost, the same as a map at true
       distances, how far the run is from the line and off the surface, and the curvature across
       the line where it was taken. Parts of the run behind the surface are faint.
+    - `ConfusionMatrix`: a grid of counts, planted causes down and named ones across.
     - `CriticalPoint`: the eigenvalues in their order, and the cost in the null space.
     - `CriticalPointSearch`: the cost, and the norm of its gradient, over the steps.
     - `StepBudget`: the terms of the budget and the true change over the run, ε λ_max with its

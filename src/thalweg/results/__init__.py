@@ -5,6 +5,7 @@ everything that measures, stores, draws or reports starts here, so nothing below
 imports torch: a result can be stored, redrawn and questioned on a machine without it.
 """
 
+from thalweg.results.confusion import ConfusionMatrix
 from thalweg.results.critical_point import CriticalPoint
 from thalweg.results.critical_point_search import CriticalPointSearch
 from thalweg.results.diagnosis import (
@@ -38,6 +39,7 @@ __all__ = [
     "OBSTACLE_VERDICTS",
     "Array",
     "Attenuation",
+    "ConfusionMatrix",
     "CriticalPoint",
     "CriticalPointSearch",
     "Diagnosis",

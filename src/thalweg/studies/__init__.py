@@ -32,6 +32,7 @@ NAMES = (
     "quadratic-flow",
     "deep-linear-line",
     "curvature-steps",
+    "obstacle-gallery",
 )
 
 

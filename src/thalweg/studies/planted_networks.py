@@ -39,7 +39,7 @@ _NO_GRADIENT = frozenset({"plateau", "vanishing_gradient", "local_minimum", "sad
 
 
 def planted_networks(few: bool, folder: Path | None = None) -> Iterator[Case]:
-    """Give the cases on digits; one setting of each part where these are to be few.
+    """Give the cases on digits; three kinds, one setting of each part, where these are to be few.
 
     Args:
         few: Whether to give few.
@@ -47,7 +47,7 @@ def planted_networks(few: bool, folder: Path | None = None) -> Iterator[Case]:
     """
     where = Path(tempfile.mkdtemp()) if folder is None else folder
     for setting in _SETTINGS[::3] if few else _SETTINGS:
-        for name, planted, also, make in _KINDS:
+        for name, planted, also, make in _KINDS[::3] if few else _KINDS:
             title = f"{name}, width {setting.width}, {setting.optimizer}, seed {setting.seed}"
             place = where / title.replace(" ", "-").replace(",", "")
 
