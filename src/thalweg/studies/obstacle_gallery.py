@@ -19,16 +19,11 @@ _PARTS = ("held-out", "development")
 
 def run(run: Run) -> Outcome:
     """Diagnose every planted run."""
-    import torch
-
-    from thalweg.environment import provenance
-
     rows = diagnosed_cases(run)
     results: dict[str, Any] = {}
     numbers: dict[str, Any] = {}
     summary = []
-    section = {"kind": "gallery", "seed": run["seed"]}
-    facts = provenance(torch.device("cpu"), torch.float64, 0.0, section=section)
+    facts = Provenance(section={"kind": "gallery", "seed": run["seed"]})
     for part in _PARTS:
         own = [row for row in rows if row["part"] == part]
         matrix = confusion_of(own, facts)
