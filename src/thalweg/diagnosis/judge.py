@@ -122,6 +122,11 @@ def judged(readings: Readings) -> dict[str, Finding]:
     return found
 
 
+def _or(value: float, other: float) -> float:
+    """Return a value, or another where it is NaN: no gradient arrives behind weights of 0."""
+    return other if math.isnan(value) else value
+
+
 @dataclass(frozen=True)
 class _Opinion:
     """A verdict before its words."""
@@ -473,7 +478,7 @@ class _Judge:
         share = self._of_networks(
             lambda network: network.attenuation, lambda value: value < at.ATTENUATED
         )
-        worst = min(self.readings.networks, key=lambda n: n.attenuation)
+        worst = min(self.readings.networks, key=lambda n: _or(n.attenuation, math.inf))
         evidence = (
             Evidence(
                 f"the gradient shrinks to {worst.attenuation:.2g} over {worst.depth} activations",
@@ -491,7 +496,7 @@ class _Judge:
         share = self._of_networks(
             lambda network: network.attenuation, lambda value: value > 1 / at.ATTENUATED
         )
-        worst = max(self.readings.networks, key=lambda n: n.attenuation)
+        worst = max(self.readings.networks, key=lambda n: _or(n.attenuation, -math.inf))
         evidence = (
             Evidence(
                 f"the gradient grows by {worst.attenuation:.2g} over {worst.depth} activations",
