@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,16 @@ from thalweg.studies.planted_networks import planted_networks
 from thalweg.studies.planted_problems import planted_functions
 
 FUNCTIONS = {case.name: case for case in planted_functions(few=True)}
-NETWORKS = {case.name: case for case in planted_networks(few=True) if case.part == "development"}
+NETWORKS = [
+    case.name
+    for case in planted_networks(few=True, folder=Path("none"))
+    if case.part == "development"
+]
+
+
+@pytest.fixture
+def networks(tmp_path):
+    return {case.name: case for case in planted_networks(few=True, folder=tmp_path)}
 
 
 def diagnosed(planted, **settings):
@@ -42,8 +52,8 @@ def test_what_is_planted_in_closed_forms_is_found(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_planted_in_networks_is_found(name):
-    expect_cause(diagnosed(NETWORKS[name].make()), NETWORKS[name])
+def test_what_is_planted_in_networks_is_found(name, networks):
+    expect_cause(diagnosed(networks[name].make()), networks[name])
 
 
 def test_the_check_fails_for_another_cause():
@@ -159,9 +169,24 @@ def test_bad_input_is_refused():
         tw.diagnose(nn.Linear(2, 1), run)
 
 
-def test_a_model_is_left_as_it_was():
-    case = next(iter(NETWORKS.values()))
-    planted = case.make()
+def _killed(recorder, **said):
+    raise KeyboardInterrupt("killed")
+
+
+def test_a_training_that_was_cut_off_is_begun_again(networks, tmp_path, monkeypatch):
+    case = networks[NETWORKS[0]]
+    with monkeypatch.context() as patched:
+        patched.setattr(tw.Recorder, "step", _killed)
+        with pytest.raises(KeyboardInterrupt, match="killed"):
+            case.make()
+    assert [folder.suffix for folder in tmp_path.iterdir()] == [".unfinished"]
+    run = case.make().trajectory
+    assert run.step[-1] == len(run.log.loss) == 700
+    assert [folder.suffix for folder in tmp_path.iterdir()] == [""]
+
+
+def test_a_model_is_left_as_it_was(networks):
+    planted = networks[NETWORKS[0]].make()
     model = planted.objective.forward_pass.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     state = torch.get_rng_state()

@@ -5,7 +5,6 @@ where it is small), or from steps that are really taken; what counts is J at the
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ from thalweg.objectives.objective import Objective
 from thalweg.probes.local_model import LocalModel, local_model, norm_of
 from thalweg.results import Array
 
-__all__ = ["Alternatives", "Effort", "Optimizer", "Place", "look_around", "place_of"]
+__all__ = ["Alternatives", "Effort", "Optimizer", "Place", "look_around"]
 
 _HALVINGS = 8  # of a Newton step that does not lower J
 _GROWTHS = 14  # of a step along negative curvature, fourfold each
@@ -118,7 +117,7 @@ class Alternatives:
         newton: J after saddle-free Newton steps.
         by_negative: What these gained along negative curvature, in J.
         by_positive: What they gained otherwise.
-        end: The place that they reached.
+        end: The place that they reached; None where it was not looked at.
         way: How far away that is.
     """
 
@@ -131,7 +130,7 @@ class Alternatives:
     newton: float
     by_negative: float
     by_positive: float
-    end: Place
+    end: Place | None
     way: float
 
 
@@ -150,6 +149,11 @@ class _Space:
     def moved(self, theta: Tensor, step: Tensor) -> Tensor:
         """Return θ + s ⊙ step."""
         return theta + (step if self.scaling is None else self.scaling * step).to(theta)
+
+    def distance(self, here: Tensor, there: Tensor) -> float:
+        """Return the distance of two points in the scaled coordinates."""
+        between = there - here
+        return norm_of(between if self.scaling is None else between / self.scaling)
 
     def gradient(self, theta: Tensor) -> Tensor:
         """Return the gradient in the scaled coordinates."""
@@ -195,6 +199,7 @@ def look_around(
     floor: float,
     length: float,
     effort: Effort,
+    last: bool,
 ) -> Alternatives:
     """Return how far other ways get from a point.
 
@@ -207,6 +212,7 @@ def look_around(
         floor: What J could come down to.
         length: A length of the problem.
         effort: How much may be spent.
+        last: Whether to look closer at the place that Newton's steps reach.
     """
     space = _Space(probe, check, optimizer.scaling, length)
     theta = probe.point(theta)
@@ -221,29 +227,20 @@ def look_around(
         steps = min(horizon, effort.steps)
         smaller = _descended(space, theta, shorter, optimizer.momentum, steps, guarded=False)[0]
     safe, throughout, safe_rate = _longer_step(space, theta, start, optimizer, horizon, effort)
-    newton, by_negative, by_positive, end, way = _newton(space, theta, model, floor, effort)
+    newton = _newton(space, theta, model, floor, effort)
     return Alternatives(
-        start,
-        same,
-        safe,
-        safe_rate,
-        throughout,
-        smaller,
-        newton,
-        by_negative,
-        by_positive,
-        end,
-        way,
+        start=start,
+        same=same,
+        safe=safe,
+        safe_rate=safe_rate,
+        safe_throughout=throughout,
+        smaller=smaller,
+        newton=newton.level,
+        by_negative=newton.by_negative,
+        by_positive=newton.by_positive,
+        end=_place(space, newton.theta, space.model(newton.theta, effort.krylov)) if last else None,
+        way=space.distance(theta, newton.theta),
     )
-
-
-def place_of(
-    probe: Objective, check: Objective, theta: Tensor, length: float, effort: Effort
-) -> Place:
-    """Return a point in numbers."""
-    space = _Space(probe, check, None, length)
-    theta = probe.point(theta)
-    return _place(space, theta, space.model(theta, effort.krylov))
 
 
 def _place(space: _Space, theta: Tensor, model: LocalModel) -> Place:
@@ -358,11 +355,21 @@ def _longer_step(
     return math.nan, math.nan, rate
 
 
+@dataclass(frozen=True, eq=False)
+class _Descent:
+    """Where Newton's steps led, to which J, and what they gained along which curvature."""
+
+    theta: Tensor
+    level: float
+    by_negative: float
+    by_positive: float
+
+
 def _newton(
     space: _Space, theta: Tensor, model: LocalModel, floor: float, effort: Effort
-) -> tuple[float, float, float, Place, float]:
-    """Take saddle-free Newton steps; return J, what was gained how, the place, how far."""
-    level, began = space.value(theta), theta
+) -> _Descent:
+    """Take saddle-free Newton steps."""
+    level = space.value(theta)
     gained = {"negative": 0.0, "positive": 0.0}
     for number in range(effort.newton):
         if number:
@@ -376,9 +383,7 @@ def _newton(
             break
         gained[how] += level - better
         theta, level = there, better
-    end = _place(space, theta, space.model(theta, effort.krylov))
-    way = norm_of((theta - began) if space.scaling is None else (theta - began) / space.scaling)
-    return level, gained["negative"], gained["positive"], end, way
+    return _Descent(theta, level, gained["negative"], gained["positive"])
 
 
 def _downhill(
@@ -422,6 +427,3 @@ def _best(
         elif best[0] < level:
             break
     return best
-
-
-Look = Callable[[int], Alternatives]

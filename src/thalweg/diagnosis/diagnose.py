@@ -14,25 +14,24 @@ from torch import Tensor
 from thalweg.diagnosis.alternatives import (
     Effort,
     look_around,
-    place_of,
 )
 from thalweg.diagnosis.following import Following, follows
 from thalweg.diagnosis.judge import judged
 from thalweg.diagnosis.moving import movement_at
-from thalweg.diagnosis.readings import Floor, Line, Network, Path, Readings, Stretch
+from thalweg.diagnosis.readings import Floor, Network, Path, Readings, Stretch
 from thalweg.diagnosis.running import RunCosts, cost_at, costs_of, evenly_spread
 from thalweg.environment import provenance
 from thalweg.evaluate.along import profile
 from thalweg.grids import Uniform
-from thalweg.measures.profiles import greatest_climb
 from thalweg.objectives.examples import can_pick, random_examples, with_examples
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
 from thalweg.probes.layer_signals import layer_signals
+from thalweg.probes.path import path_reading
 from thalweg.probes.run_arguments import expect_run
 from thalweg.progress import Progress, progress_bar
 from thalweg.results import Array, Diagnosis
-from thalweg.sections import Line as Straight
+from thalweg.sections import Line
 from thalweg.trajectory.trajectory import Trajectory
 
 __all__ = ["diagnose"]
@@ -150,12 +149,6 @@ def _reached(stretches: Sequence[Stretch]) -> dict[str, Array]:
     return {name: np.array(levels) for name, levels in reached.items()}
 
 
-def _median(values: Array) -> float:
-    """Return the median of what is finite, or NaN."""
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if len(finite) else math.nan
-
-
 class _Gathering:
     """Gathers readings of one run."""
 
@@ -181,33 +174,21 @@ class _Gathering:
         run = self.trajectory
         chosen = evenly_spread(run.step, _SNAPSHOTS)
         costs = costs_of(self.check, run, chosen.tolist(), self.report)
-        finite = [
-            int(i) for i, loss in zip(costs.index, costs.loss, strict=True) if math.isfinite(loss)
-        ]
+        finite = costs.index[np.isfinite(costs.loss)].tolist()
         updates = evenly_spread(run.step, _UPDATES).tolist()
         following = follows(self.probe, run, updates)
         floor = self._floor(costs)
         length = self._length(finite)
         stretches = self._stretches(costs, following, floor, length)
         floor = self._lowered(floor, stretches)
-        at_end = finite[-1] == costs.index[-1] if finite else False
-        end = None
-        if at_end:
-            theta = run[finite[-1]].theta
-            end = place_of(self.probe, self.check, theta, length, self.effort)
         return Readings(
             costs=costs,
             floor=floor,
             following=following,
-            rate=float(np.nanmedian(run.learning_rate))
-            if np.isfinite(run.learning_rate).any()
-            else math.nan,
-            momentum=following.momentum,
             stretches=stretches,
-            end=end,
+            ends_finite=math.isfinite(costs.last),
             path=self._path(costs, finite),
-            from_end=self._to_reference(finite, -1),
-            from_start=self._to_reference(finite, 0),
+            to_reference=self._to_reference(finite),
             reference=math.nan if self.reference is None else cost_at(self.check, self.reference),
             ray=self._ray(finite, floor),
             growth=self._growth(finite),
@@ -280,6 +261,7 @@ class _Gathering:
                 floor.value,
                 length,
                 self.effort,
+                last=last == marks[-1],
             )
             found.append(
                 Stretch(
@@ -311,7 +293,6 @@ class _Gathering:
                     depth=signals.attenuation.layers,
                     dead=float(off[worst]) if len(off) else 0.0,
                     layer=signals.layers[worst] if len(off) else "",
-                    without_gradient=signals.zero_share,
                 )
             )
         return tuple(found)
@@ -320,42 +301,25 @@ class _Gathering:
         """Return the way of the run."""
         if len(finite) < 5:
             return None
-        run = self.trajectory
         few = [finite[i] for i in np.unique(np.linspace(0, len(finite) - 1, 13).astype(int))]
-        points = torch.stack([run[i].theta.double().cpu() for i in few])
-        chord = float((points[-1] - points[0]).norm())
-        if not chord > 0:
+        found = path_reading(self.check, self.trajectory, few)
+        if not found.chord > 0:
             return None
-        length = _way(points)
-        third = _way(points[::3]) if len(points) == 13 else length
-        away = 0.0
-        for here, after, number in zip(points[:-1], points[1:], few[:-1], strict=True):
-            gradient = self.probe.gradient(run[number].theta).double().cpu()
-            way = points[-1] - here
-            cosine = float(-gradient @ way) / (float(gradient.norm() * way.norm()) or 1.0)
-            away += float((after - here).norm()) * (cosine < 0.1)
-        line = profile(
-            self.check,
-            Straight(run[few[0]].theta, run[few[-1]].theta),
-            Uniform(0, 1, 21),
-            progress=False,
-        )
+        third = found.length
+        if len(few) == 13:  # through every third snapshot
+            third = float(found.distance[range(0, 12, 3), range(3, 13, 3)].sum())
         fall = costs.loss[0] - costs.last
-        climb = greatest_climb(line).height / fall if fall > 0 else math.inf
-        return Path(length / chord, third / chord, away / length, climb)
+        climb = found.climb / fall if fall > 0 else math.inf
+        return Path(found.ratio, third / found.chord, found.aside, climb)
 
-    def _to_reference(self, finite: Sequence[int], which: int) -> Line | None:
-        """Return the climb of J from a point of the run to the reference."""
+    def _to_reference(self, finite: Sequence[int]) -> float | None:
+        """Return how far J climbs on the straight line from the last point to the reference."""
         if self.reference is None or not finite:
             return None
-        return self._climb(self.trajectory[finite[which]].theta, self.reference)
-
-    def _climb(self, start: Tensor, end: Tensor) -> Line:
-        """Return the climb of J along the straight line between two points."""
-        straight = Straight(self.check.point(start), self.check.point(end))
-        line = profile(self.check, straight, Uniform(0, 1, 33), progress=False)
-        values = next(iter(line.loss.values()))
-        return Line(float(greatest_climb(line).height), float(values.max() - values[0]))
+        last = self.check.point(self.trajectory[finite[-1]].theta)
+        line = profile(self.check, Line(last, self.reference), Uniform(0, 1, 33), progress=False)
+        values = line.loss[line.first_split]
+        return float(values.max() - values[0])
 
     def _ray(self, finite: Sequence[int], floor: Floor) -> float:
         """Return what is left of J at 64 θ where J falls all the way there, θ the last point."""
@@ -395,11 +359,6 @@ class _Gathering:
 def _examples_of(objective: Objective) -> int:
     """Return the number of examples of a cost, 0 for a closed form."""
     return objective.splits[0].examples if isinstance(objective, ModelObjective) else 0
-
-
-def _way(points: Tensor) -> float:
-    """Return the length of the way through points."""
-    return float((points[1:] - points[:-1]).norm(dim=1).sum())
 
 
 def _parts(

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from thalweg.diagnosis.thresholds import FOLLOWS, ORDERED
+from thalweg.measures.permutation_tests import order_p_value
 from thalweg.objectives.objective import Objective
 from thalweg.probes.path import path_reading
 from thalweg.results import Array
@@ -26,7 +26,6 @@ from thalweg.trajectory.trajectory import Trajectory
 __all__ = ["Following", "follows"]
 
 _EXACT = 1e-2  # share of the squared updates that a regression may leave unexplained
-_PERMUTATIONS = 199
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,9 @@ def follows(objective: Objective, trajectory: Trajectory, chosen: Sequence[int])
     """Return how the updates from some snapshots follow the gradient."""
     rows: list[tuple[float, ...]] = []
     size = 1
-    recorded = False
+    recorded = not np.isnan(trajectory.update_norm[list(chosen)]).all()
     for number in chosen:
         update = trajectory[number].update
-        recorded = recorded or trajectory.points.update(number) is not None
         theta = trajectory[number].theta
         if update is None or not bool((torch.isfinite(update) & torch.isfinite(theta)).all()):
             continue
@@ -177,13 +175,4 @@ def _order(trajectory: Trajectory, chosen: Sequence[int]) -> float:
     if len(points) < 5:  # 24 orders and fewer tell nothing at this level
         return 0.0
     apart = torch.cdist(points, points).numpy()
-    draw = np.random.default_rng(0)
-    own = _length(apart, np.arange(len(points), dtype=np.int64))
-    others = np.array([_length(apart, draw.permutation(len(points))) for _ in range(_PERMUTATIONS)])
-    below = min(np.sum(others <= own), np.sum(others >= own))
-    return float(min(1.0, 2 * (below + 1) / (_PERMUTATIONS + 1)))
-
-
-def _length(apart: Array, order: NDArray[np.int64]) -> float:
-    """Return the length of the way through all points in an order."""
-    return float(apart[order[:-1], order[1:]].sum())
+    return order_p_value(apart)

@@ -7,10 +7,11 @@ from itertools import pairwise
 
 from thalweg.diagnosis import thresholds as at
 from thalweg.diagnosis.advice import ADVICE, WOULD_CHANGE
-from thalweg.diagnosis.readings import Readings, Stretch
+from thalweg.diagnosis.losses import Losses, losses_of
+from thalweg.diagnosis.readings import Network, Readings, Stretch
 from thalweg.results import OBSTACLES, Evidence, Finding
 
-__all__ = ["Losses", "judged", "losses_of"]
+__all__ = ["judged"]
 
 # A cause stands before its symptoms: where the first is present, the others follow from it.
 _SYMPTOMS = {
@@ -36,63 +37,6 @@ _RIVALS = ("step_too_small", "no_critical_point")
 _BROUGHT_ABOUT = ("dead_units", "vanishing_gradient")
 
 
-@dataclass(frozen=True)
-class Losses:
-    """What the run lost to each obstacle in one stretch, in J; the obstacles add up.
-
-    Attributes:
-        stretch: Which.
-        noise, too_large, too_small, conditioning, saddle, plateau: Losses.
-    """
-
-    stretch: Stretch
-    noise: float = 0.0
-    too_large: float = 0.0
-    too_small: float = 0.0
-    conditioning: float = 0.0
-    saddle: float = 0.0
-    plateau: float = 0.0
-
-
-def losses_of(stretch: Stretch, readings: Readings) -> Losses:
-    """Share out what a stretch of the run did not reach, cause by cause.
-
-    Levels of J go down from what the run reached: without noise; with a smaller, or a far larger
-    step; with Newton's steps. Each cause is charged with the distance from the level before.
-    """
-    ways, floor, possible = stretch.alternatives, readings.floor.value, readings.possible
-    start = ways.start.loss
-    level = min(stretch.level, floor + possible) if possible > 0 else stretch.level
-    run_gain = start - level
-
-    def charged(reached: float, level: float) -> tuple[float, float]:
-        """Return what a cause takes, and the level without it."""
-        reached = max(reached, floor) if math.isfinite(reached) else math.inf
-        better = reached < level and run_gain <= at.SLOW * (start - reached)
-        return (level - reached, reached) if better else (0.0, level)
-
-    noise = too_large = too_small = conditioning = saddle = plateau = 0.0
-    if stretch.noise >= at.NOISY:
-        noise, level = charged(ways.same, level)
-    too_large, level = charged(ways.smaller, level)
-    own = stretch.rate
-    if math.isfinite(own) and ways.safe_rate >= at.FAR_TOO_SMALL * own:
-        too_small, level = charged(ways.safe, level)
-    left = start - floor
-    flat = ways.start.reach_of(ways.way) <= at.AT_REST * left
-    if ways.by_negative >= ways.by_positive and not flat:
-        throughout = ways.safe_throughout if too_small > 0 else math.inf
-        saddle, level = charged(ways.newton, max(min(level, throughout), floor))
-    elif not flat and ways.start.in_valleys >= at.IN_VALLEYS:
-        # What the longest safe step reaches in the same time is no matter of curvature.
-        throughout = ways.safe_throughout
-        reached = min(level, throughout) if math.isfinite(throughout) else level
-        conditioning, level = charged(ways.newton, max(reached, floor))
-    elif flat and run_gain <= at.SLOW * left:
-        plateau = level - floor
-    return Losses(stretch, noise, too_large, too_small, conditioning, saddle, plateau)
-
-
 def judged(readings: Readings) -> dict[str, Finding]:
     """Return a finding for every obstacle."""
     losses = [losses_of(stretch, readings) for stretch in readings.stretches]
@@ -102,7 +46,7 @@ def judged(readings: Readings) -> dict[str, Finding]:
         for symptom in _BROUGHT_ABOUT:
             if found[symptom].verdict == "present" and not judge.since_the_start(symptom):
                 found[symptom] = replace(found[symptom], symptom_of="step_too_large")
-                share = max(found[symptom].severity, judge.share_of("too_large"))
+                share = max(found[symptom].severity, judge.share("too_large")[0])
                 found["step_too_large"] = replace(
                     found["step_too_large"],
                     verdict="present",
@@ -123,7 +67,7 @@ def judged(readings: Readings) -> dict[str, Finding]:
 
 
 def _or(value: float, other: float) -> float:
-    """Return a value, or another where it is NaN: no gradient arrives behind weights of 0."""
+    """Return a value, or another where it is NaN."""
     return other if math.isnan(value) else value
 
 
@@ -134,7 +78,6 @@ class _Opinion:
     verdict: str
     share: float = 0.0
     evidence: tuple[Evidence, ...] = ()
-    rivals: tuple[str, ...] = ()
 
 
 class _Judge:
@@ -156,7 +99,6 @@ class _Judge:
             severity=share,
             cost=share * possible,
             evidence=opinion.evidence,
-            rivals=opinion.rivals,
             would_change=WOULD_CHANGE[key],
             advice=ADVICE[key] if opinion.verdict == "present" else "",
         )
@@ -166,9 +108,8 @@ class _Judge:
         """Whether the first steps were past the limit of stability."""
         if not self.losses:
             return False
-        stretch = self.losses[0].stretch
-        product = stretch.rate * (1 - self.readings.momentum) * stretch.alternatives.start.largest
-        return product > at.UNSTABLE * 2 * (1 + self.readings.momentum)
+        product, limit = self._stability(self.losses[0].stretch)
+        return product > at.UNSTABLE * limit
 
     def since_the_start(self, key: str) -> bool:
         """Tell whether the network began with dead units, or with vanishing gradients."""
@@ -177,13 +118,9 @@ class _Judge:
             return first.dead >= at.DEAD
         return first.attenuation < at.ATTENUATED
 
-    def share_of(self, part: str) -> float:
-        """Return the share of the possible progress that a cause took."""
-        return self._share(part)[0]
-
     # What is charged by stretches.
 
-    def _share(self, part: str) -> tuple[float, Losses | None]:
+    def share(self, part: str) -> tuple[float, Losses | None]:
         """Return the share of the possible progress that a cause took, and the worst stretch."""
         if self.total <= 0 or not self.readings.possible > 0:
             return 0.0, None
@@ -191,13 +128,13 @@ class _Judge:
         worst = max(self.losses, key=lambda each: getattr(each, part))
         return lost / self.readings.possible, worst
 
-    def _charged(self, part: str, words: Callable[[Losses], Evidence], steps: bool) -> _Opinion:
+    def _charged(self, part: str, words: Callable[[Losses], Evidence]) -> _Opinion:
         """Return the opinion on a cause that stretches are charged with."""
         if not self.losses:
             return _Opinion("undetermined", evidence=(self._too_short(),))
         if not self.readings.following.real:
             return _Opinion("undetermined", evidence=(self._not_following(),))
-        share, worst = self._share(part)
+        share, worst = self.share(part)
         if worst is None:
             return _Opinion("absent", evidence=(Evidence("no progress was possible"),))
         lost = Evidence(
@@ -242,7 +179,7 @@ class _Judge:
                 step,
             )
 
-        found = self._charged("noise", words, True)
+        found = self._charged("noise", words)
         unknown = all(not math.isfinite(each.stretch.noise) for each in self.losses)
         if found.verdict == "absent" and unknown and not self.readings.following.exact:
             return replace(found, verdict="undetermined")
@@ -250,23 +187,22 @@ class _Judge:
 
     def _step_too_large(self) -> _Opinion:
         def words(worst: Losses) -> Evidence:
-            place = worst.stretch.alternatives.start
-            return self._stability(place.largest, worst.stretch)
+            product, limit = self._stability(worst.stretch)
+            text = f"ε·λ_max = {product:.3g}, limit {limit:.3g}"
+            return Evidence(text, product, limit, worst.stretch.first)
 
-        found = self._charged("too_large", words, True)
+        found = self._charged("too_large", words)
         if found.verdict == "undetermined":
             return found
         if self.readings.diverged and found.verdict != "present":
             return replace(found, verdict="undetermined")
         return found
 
-    def _stability(self, largest: float, stretch: Stretch) -> Evidence:
-        """State the product of step and curvature."""
+    def _stability(self, stretch: Stretch) -> tuple[float, float]:
+        """Return ε λ_max at the start of a stretch, and its limit."""
         momentum = self.readings.momentum
-        product = stretch.rate * (1 - momentum) * largest
-        limit = 2 * (1 + momentum)
-        text = f"ε·λ_max = {product:.3g}, limit {limit:.3g}"
-        return Evidence(text, product, limit, stretch.first)
+        product = stretch.rate * (1 - momentum) * stretch.alternatives.start.largest
+        return product, 2 * (1 + momentum)
 
     def _step_too_small(self) -> _Opinion:
         def words(worst: Losses) -> Evidence:
@@ -279,13 +215,13 @@ class _Judge:
                 worst.stretch.first,
             )
 
-        return self._charged("too_small", words, True)
+        return self._charged("too_small", words)
 
     def _ill_conditioning(self) -> _Opinion:
-        return self._charged("conditioning", self._newton_words, False)
+        return self._charged("conditioning", self._newton_words)
 
     def _saddle_point(self) -> _Opinion:
-        return self._charged("saddle", self._newton_words, False)
+        return self._charged("saddle", self._newton_words)
 
     def _newton_words(self, worst: Losses) -> Evidence:
         """Say what Newton's steps gained where."""
@@ -311,18 +247,19 @@ class _Judge:
                 worst.stretch.first,
             )
 
-        return self._charged("plateau", words, False)
+        return self._charged("plateau", words)
 
     # What is left at the end.
 
     def _local_minimum(self) -> _Opinion:
-        if self.readings.end is None:
+        readings = self.readings
+        if not readings.ends_finite:
             return _Opinion("undetermined", evidence=(Evidence("the run diverged"),))
-        if not self.losses:
+        ways = self.losses[-1].stretch.alternatives if self.losses else None
+        if ways is None or ways.end is None:
             return _Opinion("undetermined", evidence=(self._too_short(),))
-        if not self.readings.following.real:
+        if not readings.following.real:
             return _Opinion("undetermined", evidence=(self._not_following(),))
-        readings, ways = self.readings, self.losses[-1].stretch.alternatives
         end, floor = ways.end, readings.floor
         left = end.loss - floor.value
         share = left / readings.possible if readings.possible > 0 else 0.0
@@ -358,19 +295,18 @@ class _Judge:
 
     def _barrier(self) -> _Opinion:
         readings = self.readings
-        if readings.from_end is None or readings.from_start is None:
-            share = (readings.costs.last - readings.floor.value) / (readings.possible or 1.0)
-            verdict = "absent" if share < at.PRESENT else "undetermined"
+        if readings.to_reference is None:
+            verdict = "absent" if readings.left < at.PRESENT else "undetermined"
             return _Opinion(verdict, evidence=(Evidence("no better point was given"),))
         gap = readings.costs.last - readings.reference
         share = gap / readings.possible if readings.possible > 0 else 0.0
         if not share >= at.PRESENT:
             text = "the reference is no better than the last point"
             return _Opinion("absent", evidence=(Evidence(text, share, at.PRESENT),))
-        climb = readings.from_end.above_start / gap
+        climb = readings.to_reference / gap
         evidence = (
             Evidence(
-                f"J climbs by {readings.from_end.above_start:.3g} on the line to the reference, "
+                f"J climbs by {readings.to_reference:.3g} on the line to the reference, "
                 f"{climb:.0%} of what there is to gain",
                 climb,
                 at.CLIMBS,
@@ -396,7 +332,7 @@ class _Judge:
         )
         long = path.ratio >= at.LONG_WAY and path.coarse_ratio >= at.SMOOTH * path.ratio
         arrived = readings.costs.start - readings.costs.last >= at.SLOW * readings.possible
-        if not (long and arrived) or path.climb < at.CLIMBS or readings.possible <= 0:
+        if not (long and arrived and path.climb >= at.CLIMBS) or readings.possible <= 0:
             return _Opinion("absent", evidence=evidence)
         spent = self._time_above()
         share = spent * (1 - 1 / path.ratio)
@@ -414,12 +350,11 @@ class _Judge:
 
     def _no_critical_point(self) -> _Opinion:
         readings = self.readings
-        if readings.end is None:
+        if not readings.ends_finite:
             return _Opinion("undetermined", evidence=(Evidence("the run diverged"),))
         if not readings.following.real:
             return _Opinion("undetermined", evidence=(self._not_following(),))
-        share = (readings.costs.last - readings.floor.value) / (readings.possible or 1.0)
-        falls = math.isfinite(readings.ray) and readings.ray < 0.5
+        falls = math.isfinite(readings.ray) and readings.ray < at.FADES
         grows = readings.growth >= at.LASTING
         evidence = (
             Evidence(
@@ -427,7 +362,7 @@ class _Judge:
                 if math.isfinite(readings.ray)
                 else "J rises again as the parameters are scaled up",
                 readings.ray,
-                0.5,
+                at.FADES,
             ),
             Evidence(
                 f"their norm grew by {readings.growth:.1%} over the second half",
@@ -439,7 +374,7 @@ class _Judge:
             return _Opinion("absent", evidence=evidence)
         spent = self._time_above()
         return _Opinion(
-            "present" if spent >= at.PRESENT / 3 else "absent", max(share, spent), evidence
+            "present" if spent >= at.UNENDING else "absent", max(readings.left, spent), evidence
         )
 
     def _still_falls(self) -> bool:
@@ -450,79 +385,71 @@ class _Judge:
 
     # Networks.
 
-    def _of_networks(self, value: Callable[..., float], bad: Callable[[float], bool]) -> float:
-        """Return the share of the possible progress at the snapshots where a reading is bad."""
+    def _of_layers(
+        self,
+        is_bad: Callable[[Network], bool],
+        badness: Callable[[Network], float],
+        words: Callable[[Network], tuple[str, float, float]],
+    ) -> _Opinion:
+        """Return the opinion on what layers of a network can have: bad where the run is stuck.
+
+        Args:
+            is_bad: Tells whether a snapshot has it.
+            badness: What is largest at the worst snapshot.
+            words: Reading in words, value and threshold of that.
+        """
+        readings = self.readings
+        if not readings.networks:
+            return _Opinion("absent", evidence=(Evidence("a closed form has no layers"),))
+        shares = [self._left_at(each) if is_bad(each) else 0.0 for each in readings.networks]
+        share = sum(shares) / len(shares)
+        # NaN where no gradient arrives at all, as with output weights of 0.
+        worst = max(readings.networks, key=lambda each: _or(badness(each), -math.inf))
+        evidence = (Evidence(*words(worst), worst.step),)
+        present = share >= at.PRESENT and not readings.left < at.STUCK
+        return _Opinion("present" if present else "absent", share, evidence)
+
+    def _left_at(self, network: Network) -> float:
+        """Return the share of the possible progress still to make at a snapshot, 0 to 1."""
         readings = self.readings
         if not readings.possible > 0:
             return 0.0
-        shares = []
-        for network in readings.networks:
-            nearest = abs(readings.costs.step - network.step).argmin()
-            left = (readings.costs.loss[nearest] - readings.floor.value) / readings.possible
-            is_bad = bad(value(network))
-            shares.append(min(max(left, 0.0), 1.0) if is_bad else 0.0)
-        return sum(shares) / len(shares) if shares else 0.0
-
-    def _no_network(self) -> _Opinion:
-        return _Opinion("absent", evidence=(Evidence("a closed form has no layers"),))
-
-    def _stuck(self) -> bool:
-        """Tell whether the run is far from done by its end."""
-        readings = self.readings
-        left = (readings.costs.last - readings.floor.value) / (readings.possible or 1.0)
-        return not left < 0.25
+        nearest = abs(readings.costs.step - network.step).argmin()
+        left = (readings.costs.loss[nearest] - readings.floor.value) / readings.possible
+        return min(max(float(left), 0.0), 1.0)
 
     def _vanishing_gradient(self) -> _Opinion:
-        if not self.readings.networks:
-            return self._no_network()
-        share = self._of_networks(
-            lambda network: network.attenuation, lambda value: value < at.ATTENUATED
-        )
-        worst = min(self.readings.networks, key=lambda n: _or(n.attenuation, math.inf))
-        evidence = (
-            Evidence(
-                f"the gradient shrinks to {worst.attenuation:.2g} over {worst.depth} activations",
-                worst.attenuation,
+        return self._of_layers(
+            lambda each: each.attenuation < at.ATTENUATED,
+            lambda each: -each.attenuation,
+            lambda each: (
+                f"the gradient shrinks to {each.attenuation:.2g} over {each.depth} activations",
+                each.attenuation,
                 at.ATTENUATED,
-                worst.step,
             ),
         )
-        present = share >= at.PRESENT and self._stuck()
-        return _Opinion("present" if present else "absent", share, evidence)
 
     def _exploding_gradient(self) -> _Opinion:
-        if not self.readings.networks:
-            return self._no_network()
-        share = self._of_networks(
-            lambda network: network.attenuation, lambda value: value > 1 / at.ATTENUATED
-        )
-        worst = max(self.readings.networks, key=lambda n: _or(n.attenuation, -math.inf))
-        evidence = (
-            Evidence(
-                f"the gradient grows by {worst.attenuation:.2g} over {worst.depth} activations",
-                worst.attenuation,
+        return self._of_layers(
+            lambda each: each.attenuation > 1 / at.ATTENUATED,
+            lambda each: each.attenuation,
+            lambda each: (
+                f"the gradient grows by {each.attenuation:.2g} over {each.depth} activations",
+                each.attenuation,
                 1 / at.ATTENUATED,
-                worst.step,
             ),
         )
-        present = share >= at.PRESENT and (self._stuck() or self.readings.diverged)
-        return _Opinion("present" if present else "absent", share, evidence)
 
     def _dead_units(self) -> _Opinion:
-        if not self.readings.networks:
-            return self._no_network()
-        share = self._of_networks(lambda network: network.dead, lambda value: value >= at.DEAD)
-        worst = max(self.readings.networks, key=lambda n: n.dead)
-        evidence = (
-            Evidence(
-                f"{worst.dead:.0%} of the units of {worst.layer} do nothing for any example",
-                worst.dead,
+        return self._of_layers(
+            lambda each: each.dead >= at.DEAD,
+            lambda each: each.dead,
+            lambda each: (
+                f"{each.dead:.0%} of the units of {each.layer} do nothing for any example",
+                each.dead,
                 at.DEAD,
-                worst.step,
             ),
         )
-        present = share >= at.PRESENT and self._stuck()
-        return _Opinion("present" if present else "absent", share, evidence)
 
     def _overfitting(self) -> _Opinion:
         held_out = self.readings.held_out

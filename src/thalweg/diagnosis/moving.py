@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from thalweg.diagnosis.following import Following
 from thalweg.objectives.curvature import curvature
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
-from thalweg.probes.gradient_noise import batch_share, deviations_of
+from thalweg.probes.gradient_noise import Deviations, batch_share, deviations_of
 from thalweg.probes.optimizer_rule import OptimizerRule, optimizer_rule
 from thalweg.results import Array
 from thalweg.trajectory.trajectory import Trajectory, TrajectoryPoint
@@ -21,6 +22,7 @@ __all__ = ["Movement", "movement_at"]
 _PRODUCTS = 6  # with deviations of gradients
 
 
+@dataclass(frozen=True)
 class Movement:
     """What is known of how a run moved from one of its points.
 
@@ -30,8 +32,8 @@ class Movement:
             momentum forgets; NaN where it cannot be told.
     """
 
-    def __init__(self, optimizer: Optimizer, noise: float) -> None:
-        self.optimizer, self.noise = optimizer, noise
+    optimizer: Optimizer
+    noise: float
 
 
 def movement_at(
@@ -67,16 +69,18 @@ def movement_at(
     batch = _near(run.batch_size, point.index)
     share = batch_share(batch, examples) if math.isfinite(batch) else math.nan
     theta = objective.point(point.theta)
-    if rule is not None and rule.family == "adam":
-        scaling = _scaling(objective, theta, rule, examples, share, seed)
+    adaptive = rule if rule is not None and rule.family == "adam" else None
+    drawn = None  # gradients of mini-batches, where they are spread and it matters
+    if math.isfinite(share) and (adaptive or (share > 0 and (stated or not following.exact))):
+        drawn = deviations_of(objective, theta, examples, seed)
+    if adaptive:
+        scaling = _scaling(objective, theta, adaptive, drawn, share)
         optimizer = Optimizer(optimizer.rate, 0.0, scaling)
     if not stated and following.exact:
         return Movement(optimizer, 0.0)
     if not math.isfinite(share):
         return Movement(optimizer, math.nan)
-    return Movement(
-        optimizer, _noise_of_batches(objective, theta, optimizer, examples, share, seed)
-    )
+    return Movement(optimizer, _noise_of_batches(objective, theta, optimizer, drawn, share))
 
 
 def _near(values: Array, index: int) -> float:
@@ -95,15 +99,13 @@ def _scaling(
     objective: ModelObjective,
     theta: Tensor,
     rule: OptimizerRule,
-    examples: int,
+    drawn: Deviations | None,
     share: float,
-    seed: int,
 ) -> Tensor:
     """Return the root of Adam's preconditioner, its second moments taken from mini-batches."""
     moments = objective.gradient(theta).square()
-    deviations = deviations_of(objective, theta, examples, seed)
-    if deviations is not None and math.isfinite(share):
-        moments = moments + share * deviations.variances().to(moments)
+    if drawn is not None:
+        moments = moments + share * drawn.variances().to(moments)
     scaling: Tensor = (moments.sqrt() + rule.eps).rsqrt()
     return scaling
 
@@ -112,20 +114,18 @@ def _noise_of_batches(
     objective: ModelObjective,
     theta: Tensor,
     optimizer: Optimizer,
-    examples: int,
+    drawn: Deviations | None,
     share: float,
-    seed: int,
 ) -> float:
     """Return the noise term over the descent term, from gradients of random mini-batches."""
     if share == 0:
         return 0.0
-    deviations = deviations_of(objective, theta, examples, seed)
-    if deviations is None:
+    if drawn is None:
         return math.nan
     point = curvature(objective, theta)
     scale = torch.ones_like(theta) if optimizer.scaling is None else optimizer.scaling.square()
-    drawn = deviations.vectors[:_PRODUCTS].to(theta) * scale
-    bent = float((drawn.double() * point.products(drawn).double()).sum() / len(drawn))
+    some = drawn.vectors[:_PRODUCTS].to(theta) * scale
+    bent = float((some.double() * point.products(some).double()).sum() / len(some))
     gradient = point.gradient.double()
     descent = float(gradient @ (scale.double() * gradient))
     noise = 0.5 * optimizer.effective * share * bent

@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from thalweg.diagnosis.alternatives import Alternatives, Place
+from thalweg.diagnosis.alternatives import Alternatives
 from thalweg.diagnosis.following import Following
 from thalweg.diagnosis.running import RunCosts
 
-__all__ = ["Floor", "Line", "Network", "Path", "Readings", "Stretch"]
+__all__ = ["Floor", "Network", "Path", "Readings", "Stretch"]
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,6 @@ class Stretch:
 
 
 @dataclass(frozen=True)
-class Line:
-    """J along a straight line: the climb above its foot, and above the start of the line."""
-
-    climb: float
-    above_start: float
-
-
-@dataclass(frozen=True)
 class Path:
     """The way of the run: its length over the chord, for all snapshots and for a few of them."""
 
@@ -79,9 +71,8 @@ class Network:
         attenuation: Factor of the back-propagated gradient from the last hidden activation to
             the first; NaN where there are fewer than two.
         depth: Number of hidden activations.
-        dead: Largest share of units of a layer that are off, or saturated, for all examples.
+        dead: Largest share of units of a layer that are off for all examples.
         layer: Which layer that is.
-        without_gradient: Share of the parameters whose gradient is exactly 0.
     """
 
     step: int
@@ -89,7 +80,6 @@ class Network:
     depth: int
     dead: float
     layer: str
-    without_gradient: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,37 +90,43 @@ class Readings:
         costs: J at snapshots.
         floor: What J could come down to.
         following: How updates follow the gradient.
-        rate: Learning rate ε, or NaN.
-        momentum: μ.
         stretches: The parts of the run.
-        end: The last point, in numbers; None after divergence.
+        ends_finite: Whether the last point, and J there, are finite.
         path: The way of the run; None with too few snapshots.
-        from_end: The line from the last point to the reference, if there is one.
-        from_start: The line from the first point to it.
+        to_reference: How far J climbs above its start on the straight line from the last point to
+            the reference; None without one.
         reference: J there, or NaN.
         ray: Share of J above the floor that is left at 64 θ, θ the last point, if J falls all the
             way there; NaN otherwise.
         growth: Relative growth of ‖θ‖ over the second half.
         networks: Signals at snapshots; empty for a closed form.
         held_out: J on the second split at the snapshots of `costs`; empty without one.
+        examples: Examples of the subsamples, by what they are for.
     """
 
     costs: RunCosts
     floor: Floor
     following: Following
-    rate: float
-    momentum: float
     stretches: tuple[Stretch, ...]
-    end: Place | None
+    ends_finite: bool
     path: Path | None = None
-    from_end: Line | None = None
-    from_start: Line | None = None
+    to_reference: float | None = None
     reference: float = math.nan
     ray: float = math.nan
     growth: float = math.nan
     networks: tuple[Network, ...] = ()
     held_out: tuple[float, ...] = ()
     examples: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def momentum(self) -> float:
+        """μ, as the updates tell."""
+        return self.following.momentum
+
+    @property
+    def left(self) -> float:
+        """Share of the possible progress that is left at the end; in J where none was possible."""
+        return (self.costs.last - self.floor.value) / (self.possible or 1.0)
 
     @property
     def top(self) -> float:

@@ -10,6 +10,7 @@ __all__ = [
     "AT_REST",
     "CLIMBS",
     "DEAD",
+    "FADES",
     "FALLS",
     "FAR_TOO_SMALL",
     "FOLLOWS",
@@ -22,6 +23,8 @@ __all__ = [
     "RISES",
     "SLOW",
     "SMOOTH",
+    "STUCK",
+    "UNENDING",
     "UNSTABLE",
 ]
 
@@ -66,6 +69,14 @@ ALIGNED = 0.1
 CLIMBS = 0.05
 # Share of its fall that the cost on held-out examples must rise again.
 RISES = 0.05
+# Share of the possible progress that must be left at the end for layers to have stopped a run: a
+# network that learns three quarters of it has layers that work.
+STUCK = 0.25
+# Share of J above the floor that may be left with the parameters scaled up, for a cost that fades.
+FADES = 0.5
+# The share that a cost without a critical point takes: a third of `PRESENT`, for it falls by itself
+# all the time.
+UNENDING = PRESENT / 3
 # Share of what is left that J must still fall in the second half of a run, to be on its way.
 FALLS = 0.1
 # Growth of the parameters over the second half of a run without a critical point.

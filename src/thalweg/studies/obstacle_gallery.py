@@ -27,8 +27,8 @@ def run(run: Run) -> Outcome:
     for part in _PARTS:
         own = [row for row in rows if row["part"] == part]
         matrix = confusion_of(own, facts)
+        results[part] = matrix
         name = part.replace("-", "_")
-        results[name.replace("_", "-")] = matrix
         numbers |= {
             f"{name}_cases": matrix.cases,
             f"{name}_right": matrix.right,

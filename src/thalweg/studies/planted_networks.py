@@ -1,6 +1,6 @@
 """Runs of small networks on handwritten digits with a cause that is known by construction."""
 
-import tempfile
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,18 +38,17 @@ _RATES = {"sgd": 0.2, "momentum": 0.05, "adam": 2e-3}
 _NO_GRADIENT = frozenset({"plateau", "vanishing_gradient", "local_minimum", "saddle_point"})
 
 
-def planted_networks(few: bool, folder: Path | None = None) -> Iterator[Case]:
+def planted_networks(few: bool, folder: Path) -> Iterator[Case]:
     """Give the cases on digits; three kinds, one setting of each part, where these are to be few.
 
     Args:
         few: Whether to give few.
-        folder: Where runs are recorded; a temporary folder by default.
+        folder: Where runs are recorded once a case is made; they are taken up from there.
     """
-    where = Path(tempfile.mkdtemp()) if folder is None else folder
     for setting in _SETTINGS[::3] if few else _SETTINGS:
         for name, planted, also, make in _KINDS[::3] if few else _KINDS:
             title = f"{name}, width {setting.width}, {setting.optimizer}, seed {setting.seed}"
-            place = where / title.replace(" ", "-").replace(",", "")
+            place = folder / title.replace(" ", "-").replace(",", "")
 
             def made(make: Any = make, setting: _Setting = setting, place: Path = place) -> Planted:
                 planted: Planted = make(setting, place)
@@ -121,9 +120,11 @@ def _trained(
     loss = nn.CrossEntropyLoss()
     mover = _optimizer(optimizer or setting.optimizer, model, rate)
     draw = torch.Generator().manual_seed(setting.seed)
-    if not (folder / "trajectory.json").exists():
+    if not folder.exists():
         every = Every(steps=max(1, steps // 24))
-        with Recorder(folder, model, mover, schedule=every, updates=True) as recorder:
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+        with Recorder(unfinished, model, mover, schedule=every, updates=True) as recorder:
             for _ in range(steps):
                 chosen = torch.randperm(examples, generator=draw)[:batch]
                 mover.zero_grad()
@@ -131,6 +132,7 @@ def _trained(
                 value.backward()
                 mover.step()
                 recorder.step(loss=float(value.detach()), batch_size=batch)
+        unfinished.rename(folder)
     return Planted(ModelObjective(model, loss, data), Trajectory.open(folder))
 
 
