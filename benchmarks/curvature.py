@@ -7,7 +7,8 @@ where it is not there) and a batch size of 1000: one product and eight at a poin
 kept, and without keeping them; the largest eigenvalue and the ten largest; value, slope and
 curvature at a point of a line. The unit is a plain gradient over the same batches, measured in the
 same round; what is kept is told as the cost of the pass that makes it. Peers run in a process of
-their own (`curvature_peers.py`), with a unit of their own. Products are compared with plain double
+their own (`curvature_peers.py`), with a unit of their own: those that `--only` leaves out keep
+their last figures. Products are compared with plain double
 backward in float64, and residuals of everybody's eigenpairs are computed by us in float64.
 
 Results go to `benchmarks/results/curvature.json`.
@@ -225,6 +226,17 @@ def measure(network, examples, batch, rounds, peers, names):
     return found
 
 
+def keep_other_peers(found, place):
+    """Add what an earlier run has of peers that this one left out: their unit is their own."""
+    if not place.exists():
+        return
+    earlier = json.loads(place.read_text())
+    for now, before in zip(found["networks"], earlier["networks"], strict=True):
+        for part in ("gradients a product", "eigenvalues"):
+            now[part] |= {who: v for who, v in before[part].items() if who not in now[part]}
+    found["earlier conditions"] = earlier["conditions"]
+
+
 def main():
     """Measure, print and keep the result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -244,6 +256,7 @@ def main():
     }
     output = options.output / ("smoke" if options.scale == "smoke" else "")
     output.mkdir(parents=True, exist_ok=True)
+    keep_other_peers(found, output / "curvature.json")
     (output / "curvature.json").write_text(json.dumps(found, indent=1) + "\n")
     for each in found["networks"]:
         print(each["network"], json.dumps(each["gradients a product"]))

@@ -249,8 +249,10 @@ def eigenvalue_table(result):
     )
     told = (
         "Seconds over those of a gradient; greatest residual ‖Hv − λv‖ as a share of the largest "
-        "eigenvalue, computed in float64 by plain double backward. Ours includes making sure that "
-        f"none is missing. Value, slope and curvature along a line: {lines}."
+        'eigenvalue, computed in float64 by plain double backward. "thalweg, none missed" also '
+        "rules out that a copy of a multiple eigenvalue was missed, and takes a product for each "
+        "residual: no peer does either. "
+        f"Value, slope and curvature along a line: {lines}."
     )
     headings = ["network", "by", "largest eigenvalues", "gradients", "greatest residual"]
     return [*markdown(headings, rows), "", told]

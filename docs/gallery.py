@@ -1,4 +1,4 @@
-"""Writes one page a study from the committed records: claims, numbers, figures."""
+"""Writes one page a study from the committed records, and a table of all claims."""
 
 from pathlib import Path
 
@@ -11,14 +11,45 @@ def write(records, target):
     """Write the pages and figures of every record in a folder."""
     target.mkdir(exist_ok=True)
     names = sorted(path.parent.name for path in Path(records).glob("*/record.json"))
-    for name in names:
-        page(open_record(records / name), name, target)
+    found = {name: open_record(records / name) for name in names}
+    for name, record in found.items():
+        page(record, name, target)
     pages = "\n".join(names)
     (target / "index.md").write_text(
-        "# Gallery\n\nEvery study below was run with one command on real data. Its record is in "
-        "the repository (`docs/records`), and this page was drawn from it.\n\n"
-        f"```{{toctree}}\n:maxdepth: 1\n\n{pages}\n```\n"
+        "# Results\n\nEvery study below was run with one command. Its record is in the repository "
+        "(`docs/records`), and this page and the figures were drawn from it. Claims that did not "
+        "reproduce stay, with their numbers.\n\n"
+        f"{table(found)}\n\n```{{toctree}}\n:maxdepth: 1\n:hidden:\n\n{pages}\n```\n"
     )
+
+
+def table(records):
+    """Return a row for every claim of every record: source, claim, number, verdict, command."""
+    held = sum(claim.verdict == "reproduced" for r in records.values() for claim in r.claims)
+    total = sum(len(record.claims) for record in records.values())
+    lines = [
+        f"{held} of {total} claims are reproduced, by {len(records)} studies.",
+        "",
+        "| study | source | claim | measured | verdict |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, record in records.items():
+        for number, claim in enumerate(record.claims):
+            first = f"[{record.title}]({name}.md), `{_command(record)}`" if not number else ""
+            source = record.source if not number else ""
+            cells = (first, source, claim.text, claim.measured, _strong(claim.verdict))
+            lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
+    return "\n".join(lines)
+
+
+def _strong(verdict):
+    """Return a verdict, marked where the claim does not hold."""
+    return verdict if verdict == "reproduced" else f"**{verdict}**"
+
+
+def _cell(text):
+    """Return a text as a cell of a table."""
+    return text.replace("|", "\\|")
 
 
 def page(record, name, target):

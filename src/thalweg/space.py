@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from thalweg.checkpoints import load_tensors, with_adapter_name
 from thalweg.errors import ParameterMismatchError
 
-__all__ = ["ParameterSpace", "TensorBlock", "plain_module"]
+__all__ = ["ParameterSpace", "TensorBlock", "all_finite", "plain_module"]
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
@@ -24,6 +24,12 @@ _WRAPPER_PREFIXES = ("_orig_mod.", "module.")
 _BUFFERS = "_thalweg_buffers"
 _STATISTICS = ("running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Tell whether a tensor holds neither NaN nor infinity."""
+    # A sum that is finite has finite terms, and takes a third of the time of looking at each.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
 
 
 @dataclass(frozen=True)
@@ -209,7 +215,7 @@ class ParameterSpace:
         device = parts[0].device if device is None else torch.device(device)
         theta = torch.cat([part.reshape(-1).to(device, dtype) for part in parts])
         for block in self.blocks:
-            if not bool(torch.isfinite(block.of(theta)).all()):
+            if not all_finite(block.of(theta)):
                 raise ValueError(
                     f"Parameters must be finite; {block.name!r} holds NaN or infinity. "
                     "Use a checkpoint from before the training diverged."

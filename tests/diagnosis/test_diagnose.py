@@ -9,15 +9,17 @@ from torch import nn
 import thalweg as tw
 from thalweg.diagnosis.following import follows
 from thalweg.results import OBSTACLES
-from thalweg.studies.planted_networks import planted_networks
+from thalweg.studies.planted_networks import (
+    NetworkSetting,
+    all_digits,
+    perceptron,
+    planted_networks,
+    trained,
+)
 from thalweg.studies.planted_problems import planted_functions
 
 FUNCTIONS = {case.name: case for case in planted_functions(few=True)}
-NETWORKS = [
-    case.name
-    for case in planted_networks(few=True, folder=Path("none"))
-    if case.part == "development"
-]
+NETWORKS = [case.name for case in planted_networks(few=True, folder=Path("none"))][:3]
 
 
 @pytest.fixture
@@ -193,3 +195,135 @@ def test_a_model_is_left_as_it_was(networks):
     diagnosed(planted)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
+
+
+def verdicts(diagnosis):
+    return {finding.obstacle: finding.verdict for finding in diagnosis}
+
+
+def trained_network(tmp_path, kind, **settings):
+    """Return a run of a small network, healthy or at a step that is too small, and its model."""
+    rate = {"healthy": 0.2, "small step": 2e-4}[kind]
+    setting = NetworkSetting(5, 24, "sgd")
+    model = perceptron(setting, 1, nn.Tanh)
+    steps = 720 if kind == "healthy" else 240
+    planted = trained(setting, tmp_path, model, steps, rate=rate, **settings)
+    return model, planted
+
+
+@pytest.mark.parametrize("kind", ["healthy", "small step"])
+def test_batches_of_evaluation_and_order_of_examples_do_not_matter(kind, tmp_path):
+    model, planted = trained_network(tmp_path / "run", kind)
+    images, labels = all_digits()
+    (x, y), held_out = (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
+    before = diagnosed(planted)
+    expected = "step_too_small" if kind == "small step" else None
+    assert before.primary == expected
+    order = torch.randperm(1400, generator=torch.Generator().manual_seed(1))
+    for data, size in (((x, y), 77), ((x[order], y[order]), None)):
+        cost = tw.ModelObjective(
+            model, nn.CrossEntropyLoss(), {"train": data, "valid": held_out}, batch_size=size
+        )
+        found = tw.diagnose(cost, planted.trajectory, progress=False)
+        assert verdicts(found) == verdicts(before)
+
+
+@pytest.mark.parametrize("kind", ["healthy", "small step"])
+def test_the_number_of_snapshots_does_not_matter(kind, tmp_path):
+    found = [
+        verdicts(diagnosed(trained_network(tmp_path / str(n), kind, snapshots=n)[1]))
+        for n in (12, 24, 60)
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_subsamples_are_named_and_all_data_is_used_on_request(tmp_path):
+    _, planted = trained_network(tmp_path / "run", "small step")
+    some = diagnosed(planted, examples=80)
+    assert some.example_counts == {"derivatives": 80, "costs": 80, "held-out costs": 80}
+    whole = diagnosed(planted, examples=80, exact=True)
+    assert whole.example_counts == {}
+    assert some.primary == whole.primary == "step_too_small"
+    assert whole.loss[0] == pytest.approx(planted.objective.value(planted.trajectory[0].theta))
+
+
+def test_rivals_are_ruled_out_with_their_evidence(tmp_path):
+    found = diagnosed(trained_network(tmp_path / "run", "small step")[1])
+    rivals = found["step_too_small"].rivals
+    assert [rival.split(" is ")[0] for rival in rivals] == [
+        "Ill-conditioning",
+        "Plateau",
+        "Vanishing gradient",
+    ]
+    assert all("is ruled out: " in rival for rival in rivals)
+    assert found["gradient_noise"].rivals == ()
+
+
+class Tied(nn.Module):
+    """Reads characters, with one matrix for what goes in and what comes out."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(12, 16)
+        self.cell = nn.LSTM(16, 16, batch_first=True)
+        self.drop = nn.Dropout(0.2)
+
+    def forward(self, tokens):
+        hidden, _ = self.cell(self.embedding(tokens))
+        return self.drop(hidden) @ self.embedding.weight.T
+
+
+def normalised():
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def frozen():
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    model[0].requires_grad_(False)
+    return model
+
+
+def token_loss(output, target):
+    return nn.functional.cross_entropy(output.flatten(0, 1), target.flatten())
+
+
+@pytest.mark.parametrize("make", [Tied, normalised, frozen])
+def test_networks_of_all_kinds_are_diagnosed(make, tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make()
+    if make is Tied:
+        x = torch.randint(12, (64, 9), generator=draw)
+        y, loss = x.roll(-1, 1), token_loss
+    else:
+        x = torch.randn(64, 6, generator=draw)
+        y, loss = x[:, :3].argmax(1), nn.functional.cross_entropy
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    with (
+        torch.random.fork_rng(),
+        tw.Recorder(
+            tmp_path / "run", model, optimizer, schedule=tw.Every(steps=5), updates=True
+        ) as recorder,
+    ):
+        torch.manual_seed(1)
+        for _ in range(60):
+            optimizer.zero_grad()
+            value = loss(model(x), y)
+            value.backward()
+            optimizer.step()
+            recorder.step(loss=value.item(), batch_size=64)
+    objective = tw.ModelObjective(model, loss, (x, y))
+    found = tw.diagnose(objective, tw.Trajectory.open(tmp_path / "run"), progress=False)
+    assert np.isfinite(found.loss).all()
+    assert found["exploding_gradient"].verdict == "absent"
+    assert found["step_too_large"].verdict != "present"
+    assert found["overfitting"].verdict == "undetermined"
+
+
+def test_a_run_that_does_not_move_is_undetermined():
+    theta = 1e17 + random_points()[0]
+    run = tw.Trajectory.from_points([theta] * 20, learning_rate=1e-3)
+    found = tw.diagnose(bowl(), run, progress=False)
+    assert {found[key].verdict for key in STEPS} <= {"undetermined", "absent"}
+    assert found.primary is None

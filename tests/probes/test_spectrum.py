@@ -182,6 +182,38 @@ def test_what_has_not_converged_says_so():
     assert np.all(nearest <= found.residuals)
 
 
+def test_without_the_search_there_are_fewer_products_and_no_claim_of_completeness():
+    objective, theta = network()
+    sure = tw.spectrum(objective, theta, 4, ends="largest", tolerance=1e-6)
+    quick = tw.spectrum(objective, theta, 4, ends="largest", tolerance=1e-6, search_missed=False)
+    np.testing.assert_allclose(quick.eigenvalues, sure.eigenvalues, atol=1e-6 * sure.scale)
+    assert quick.products < 0.7 * sure.products
+    assert sure.complete
+    assert not quick.complete
+    assert quick.converged.all()
+    for value, vector, residual in zip(
+        quick.eigenvalues, quick.eigenvectors, quick.residuals, strict=True
+    ):
+        real = np.linalg.norm(objective.hvp(theta, vector).numpy() - value * vector)
+        assert real == pytest.approx(residual, abs=1e-9 * quick.scale)
+
+
+def test_the_search_makes_sure_of_all_copies_of_a_multiple_eigenvalue():
+    values = np.r_[np.linspace(0, 1, 300), 3, 3, 3]
+    cost = tw.FunctionObjective(
+        lambda t: 0.5 * (torch.from_numpy(values) * (t - 1) ** 2).sum(), size=len(values)
+    )
+    theta = np.full(len(values), 2.0)
+    settings = {"k": 3, "ends": "largest", "tolerance": 1e-6}
+    sure = tw.spectrum(cost, theta, **settings)
+    quick = tw.spectrum(cost, theta, search_missed=False, **settings)
+    np.testing.assert_allclose(sure.eigenvalues, 3, atol=1e-9)
+    # One Krylov space has one copy, and more of them by rounding alone.
+    nearest = np.abs(values[:, None] - quick.eigenvalues).min(axis=0)
+    assert np.all(nearest <= quick.residuals + 1e-12)
+    assert (sure.complete, quick.complete) == (True, False)
+
+
 def test_the_seed_decides_and_the_global_generator_is_left_alone():
     objective, theta = network()
     before = torch.random.get_rng_state()

@@ -136,7 +136,7 @@ def test_checksum_sees_pixels_shapes_and_names():
     changed = x.clone()
     changed[3, 5] = 1
     sums = [
-        data._checksum(splits)
+        data.checksum_of(splits)
         for splits in (
             {"train": (x, y)},
             {"valid": (x, y)},
@@ -147,7 +147,7 @@ def test_checksum_sees_pixels_shapes_and_names():
         )
     ]
     assert len(set(sums)) == len(sums)
-    assert data._checksum({"train": (x.T.contiguous().T, y)}) == sums[0]
+    assert data.checksum_of({"train": (x.T.contiguous().T, y)}) == sums[0]
 
 
 @pytest.mark.usefixtures("server")
@@ -275,7 +275,10 @@ def test_a_cache_that_cannot_be_written_is_a_failed_download(tmp_path):
 
 
 def test_fetch_refuses_unknown_names():
-    with pytest.raises(ValueError, match=r"made of files are mnist; got 'imagenet'\. Name one"):
+    with pytest.raises(
+        ValueError,
+        match=r"made of files are mnist, cifar10, ptb, tinyshakespeare; got 'imagenet'\. Name one",
+    ):
         fetch("imagenet")
 
 

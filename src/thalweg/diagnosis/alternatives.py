@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from thalweg.diagnosis.running import cost_at
+from thalweg.diagnosis.stepping import AdaptiveSteps, ConstantSteps, Moments
 from thalweg.objectives.curvature import curvature
 from thalweg.objectives.objective import Objective
 from thalweg.probes.local_model import LocalModel, local_model, norm_of
 from thalweg.results import Array
+from thalweg.space import all_finite
 
 __all__ = ["Alternatives", "Effort", "Optimizer", "Place", "look_around"]
 
@@ -25,7 +27,7 @@ _FEWER = 4.0  # by which a step that turned out unsafe is divided
 _ATTEMPTS = 7
 _ENOUGH = 1e-3  # share of what is left: a Newton step that gains less ends the search
 _VALLEY = 20.0  # times smaller than the largest is the curvature along a valley
-_ARRIVAL = 8  # dimension of the Krylov space that tells the curvature where a step leads
+_ARRIVAL = 6  # dimension of the Krylov space that tells the curvature where a step leads
 _NEGATIVE = 1e-3  # share of the largest size of an eigenvalue from which on one is negative
 
 
@@ -52,16 +54,24 @@ class Optimizer:
         rate: Learning rate ε, or NaN.
         momentum: μ, 0 without.
         scaling: Square root of the diagonal preconditioner, shape (P,); None without.
+        moments: What Adam makes that of; None for other optimisers.
     """
 
     rate: float
     momentum: float = 0.0
     scaling: Tensor | None = None
+    moments: Moments | None = None
 
     @property
     def effective(self) -> float:
         """The rate at which a slowly changing gradient moves the parameters, ε/(1 − μ)."""
         return self.rate / (1 - self.momentum)
+
+    def steps(self, rate: float, momentum: float) -> ConstantSteps | AdaptiveSteps:
+        """Return steps of its kind at another rate and momentum."""
+        if self.moments is not None:
+            return AdaptiveSteps(rate, self.moments)
+        return ConstantSteps(rate, momentum, self.scaling)
 
 
 @dataclass(frozen=True)
@@ -155,11 +165,6 @@ class _Space:
         between = there - here
         return norm_of(between if self.scaling is None else between / self.scaling)
 
-    def gradient(self, theta: Tensor) -> Tensor:
-        """Return the gradient in the scaled coordinates."""
-        found = self.probe.gradient(theta)
-        return found if self.scaling is None else self.scaling * found
-
     def model(self, theta: Tensor, krylov: int | None) -> LocalModel:
         """Return the cost to second order in the scaled coordinates."""
         point = curvature(self.probe, theta)
@@ -225,7 +230,8 @@ def look_around(
     if known and optimizer.rate > limit:
         shorter = 0.5 * limit
         steps = min(horizon, effort.steps)
-        smaller = _descended(space, theta, shorter, optimizer.momentum, steps, guarded=False)[0]
+        moves = optimizer.steps(shorter, optimizer.momentum)
+        smaller = _descended(space, theta, moves, steps, guarded=False)[0]
     safe, throughout, safe_rate = _longer_step(space, theta, start, optimizer, horizon, effort)
     newton = _newton(space, theta, model, floor, effort)
     return Alternatives(
@@ -276,7 +282,8 @@ def _same_steps(
 ) -> float:
     """Return J after the same steps with the full gradient: taken, or by the local model."""
     steps = min(horizon, effort.steps)
-    taken = _descended(space, theta, optimizer.rate, optimizer.momentum, steps, guarded=False)[0]
+    moves = optimizer.steps(optimizer.rate, optimizer.momentum)
+    taken = _descended(space, theta, moves, steps, guarded=False)[0]
     if horizon <= effort.steps:
         return taken
     far = _modelled(model, optimizer, horizon)
@@ -300,19 +307,16 @@ def _modelled(model: LocalModel, optimizer: Optimizer, steps: int) -> Array:
 def _descended(
     space: _Space,
     theta: Tensor,
-    rate: float,
-    momentum: float,
+    moves: ConstantSteps | AdaptiveSteps,
     steps: int,
     guarded: bool = True,
 ) -> tuple[float, Tensor | None]:
     """Take gradient steps; return J and where, or None where J rose and that is guarded."""
-    velocity = torch.zeros_like(theta)
     level = space.value(theta)
     looked = 1
     for done in range(1, steps + 1):
-        velocity = momentum * velocity - rate * space.gradient(theta).to(theta)
-        theta = space.moved(theta, velocity)
-        if not bool(torch.isfinite(theta).all()):
+        theta = theta + moves.update(space.probe.gradient(theta)).to(theta)
+        if not all_finite(theta):
             return math.inf, None
         if done in (looked, steps):
             looked *= 2
@@ -333,7 +337,8 @@ def _longer_step(
     """Return J after a tenth of the steps with the longest safe step, after all, and that step.
 
     Safe is a step with which J falls all the way and which is stable where it leads to. It starts
-    at 1/λ_max, and is divided where it is not: the curvature may grow on the way.
+    at 1/λ_max, and is divided where it is not: the curvature may grow on the way. Of Adam, whose
+    preconditioner goes along with the curvature, it is asked that J falls all the way.
     """
     own = optimizer.effective
     if not (math.isfinite(own) and own > 0):
@@ -342,10 +347,13 @@ def _longer_step(
     steps = min(horizon, effort.steps)
     tenth = min(max(min(horizon, 10), horizon // 10), steps)
     for _ in range(_ATTEMPTS):
-        level, there = _descended(space, theta, rate, 0.0, tenth)
+        moves = optimizer.steps(rate, 0.0)
+        level, there = _descended(space, theta, moves, tenth)
         if there is not None:
-            throughout, there = _descended(space, there, rate, 0.0, steps - tenth)
+            throughout, there = _descended(space, there, moves, steps - tenth)
         if there is not None:
+            if optimizer.moments is not None:
+                return level, throughout, rate
             steepest = float(space.model(there, _ARRIVAL).eigenvalues.max())
             if rate <= own or rate * steepest <= 1 + 1e-6:
                 return level, throughout, rate

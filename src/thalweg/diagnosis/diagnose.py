@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -23,7 +22,14 @@ from thalweg.diagnosis.running import RunCosts, cost_at, costs_of, evenly_spread
 from thalweg.environment import provenance
 from thalweg.evaluate.along import profile
 from thalweg.grids import Uniform
-from thalweg.objectives.examples import can_pick, random_examples, with_examples
+from thalweg.objectives.batches import Split
+from thalweg.objectives.examples import (
+    can_pick,
+    random_examples,
+    split_of,
+    with_examples,
+    with_splits,
+)
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
 from thalweg.probes.layer_signals import layer_signals
@@ -39,10 +45,11 @@ __all__ = ["diagnose"]
 _SNAPSHOTS = 60
 _UPDATES = 200
 _STRETCHES = 4
-_EXAMPLES = 1000  # of each of the two subsamples
+_EXAMPLES = 512  # of each of the subsamples
+_FEW = 4  # data of fewer than this many subsamples is used whole
 _LOOKS = 4  # snapshots at which the layers of a network are looked at
 _WHOLE = 256  # parameters up to which the whole Hessian is taken
-_KRYLOV = 24
+_KRYLOV = 16
 # Losses that cannot be negative.
 _NOT_NEGATIVE = ("CrossEntropyLoss", "MSELoss", "BCE", "NLLLoss", "cross_entropy", "mse_loss")
 
@@ -81,8 +88,8 @@ def diagnose(
         floor: A cost that is known to be reachable. Without, it is the lowest that was seen: of the
             run, of the reference, of all that was tried; 0 is an outer bound for losses that
             cannot be negative.
-        examples: Size of the two random subsamples, one for derivatives and one for J; where the
-            data has fewer than twice as many examples, all of them are used.
+        examples: Size of the random subsamples: one for derivatives, one for J, one for held-out J;
+            where the data has no more than four times as many examples, all of them are used.
         exact: Use all of the data for everything.
         seed: Seed of subsamples and of mini-batches.
         progress: None for a bar where standard error is a terminal, False for none, or a function.
@@ -167,13 +174,19 @@ class _Gathering:
         self.given_floor, self.seed = floor, seed
         self.reference = None if reference is None else objective.point(reference, "reference")
         self.probe, self.check, self.examples = _parts(objective, examples, exact, seed)
+        self.judging = self.check
+        if isinstance(objective, ModelObjective) and len(objective.splits) > 1:
+            held_out, drawn = _held_out(objective, examples, exact, seed)
+            own = self.check if isinstance(self.check, ModelObjective) else objective
+            self.judging = with_splits(objective, own.splits[0], held_out)
+            self.examples |= drawn
         self.effort = _effort(objective, self.examples)
 
     def readings(self) -> Readings:
         """Return all readings."""
         run = self.trajectory
         chosen = evenly_spread(run.step, _SNAPSHOTS)
-        costs = costs_of(self.check, run, chosen.tolist(), self.report)
+        costs = costs_of(self.judging, run, chosen.tolist(), self.report)
         finite = costs.index[np.isfinite(costs.loss)].tolist()
         updates = evenly_spread(run.step, _UPDATES).tolist()
         following = follows(self.probe, run, updates)
@@ -193,7 +206,6 @@ class _Gathering:
             ray=self._ray(finite, floor),
             growth=self._growth(finite),
             networks=self._networks(finite),
-            held_out=self._held_out(costs),
             examples=self.examples,
         )
 
@@ -341,20 +353,6 @@ class _Gathering:
         before = float(middle.double().norm())
         return float(last.double().norm()) / before - 1 if before > 0 else math.inf
 
-    def _held_out(self, costs: RunCosts) -> tuple[float, ...]:
-        """Return J on the second split at each snapshot."""
-        if not isinstance(self.objective, ModelObjective) or len(self.objective.splits) < 2:
-            return ()
-        name = self.objective.splits[1].name
-        found = []
-        for number in costs.index:
-            theta = self.trajectory[int(number)].theta
-            if not bool(torch.isfinite(theta).all()):
-                found.append(math.inf)
-                continue
-            found.append(float(self.objective.evaluate(self.objective.point(theta)).loss[name]))
-        return tuple(found)
-
 
 def _examples_of(objective: Objective) -> int:
     """Return the number of examples of a cost, 0 for a closed form."""
@@ -368,7 +366,7 @@ def _parts(
     if exact or not isinstance(objective, ModelObjective) or not can_pick(objective.splits[0]):
         return objective, objective, {}
     split = objective.splits[0]
-    if split.examples <= 2 * examples:
+    if split.examples <= _FEW * examples:
         return objective, objective, {}
     order = random_examples(split, seed)
     probe = with_examples(objective, order[:examples], examples)
@@ -376,11 +374,22 @@ def _parts(
     return probe, check, {"derivatives": examples, "costs": examples}
 
 
+def _held_out(
+    objective: ModelObjective, examples: int, exact: bool, seed: int
+) -> tuple[Split, dict[str, int]]:
+    """Return the held-out split, or some of its examples."""
+    held_out = objective.splits[1]
+    if exact or not can_pick(held_out) or held_out.examples <= _FEW * examples:
+        return held_out, {}
+    chosen = random_examples(held_out, seed)[:examples]
+    return split_of(held_out, chosen, examples), {"held-out costs": examples}
+
+
 def _effort(objective: Objective, examples: dict[str, int]) -> Effort:
     """Return how much is spent on one point: a rule, so that it is the same everywhere."""
     size = objective.space.size
     if not isinstance(objective, ModelObjective):
-        return Effort(None if size <= _WHOLE else 64, 300, 8)
+        return Effort(None if size <= _WHOLE else 64, 300, 25)
     work = size * (examples.get("derivatives") or objective.splits[0].examples)
     if work <= 2e7:
         return Effort(None if size <= 64 else 24, 40, 2)

@@ -146,7 +146,7 @@ def _regressed(rows: Array, size: int) -> tuple[float, float, float, float]:
     uu, us, ss, ub, bs, bb = rows.T
     matrix = np.array([[ss.sum(), bs.sum()], [bs.sum(), bb.sum()]])
     right = np.array([us.sum(), ub.sum()])
-    if not ss.sum() > 0:
+    if not (ss.sum() > 0 and uu.sum() > 0):  # nothing pulls, or nothing moves
         return math.nan, math.nan, 0.0, 1.0
     single = us.sum() / ss.sum()
     left_single = float((uu - 2 * single * us + single**2 * ss).sum() / uu.sum())

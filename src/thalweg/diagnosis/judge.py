@@ -9,6 +9,7 @@ from thalweg.diagnosis import thresholds as at
 from thalweg.diagnosis.advice import ADVICE, WOULD_CHANGE
 from thalweg.diagnosis.losses import Losses, losses_of
 from thalweg.diagnosis.readings import Network, Readings, Stretch
+from thalweg.diagnosis.rivals import rivals_of
 from thalweg.results import OBSTACLES, Evidence, Finding
 
 __all__ = ["judged"]
@@ -63,7 +64,10 @@ def judged(readings: Readings) -> dict[str, Finding]:
             if weaker or found[symptom].verdict != "present" or found[symptom].symptom_of:
                 continue
             found[symptom] = replace(found[symptom], symptom_of=cause)
-    return found
+    return {
+        key: replace(each, rivals=rivals_of(key, found)) if each.verdict == "present" else each
+        for key, each in found.items()
+    }
 
 
 def _or(value: float, other: float) -> float:
@@ -338,15 +342,18 @@ class _Judge:
         share = spent * (1 - 1 / path.ratio)
         return _Opinion("present" if share >= at.PRESENT else "absent", share, evidence)
 
-    def _time_above(self) -> float:
+    def _time_above(self, since: float = -math.inf) -> float:
         """Return the mean over the run of the share of the possible progress still to make."""
         costs, floor, possible = self.readings.costs, self.readings.floor.value, self.readings
-        left = [min(max((v - floor) / possible.possible, 0.0), 1.0) for v in costs.loss]
-        if len(left) < 2 or costs.steps <= 0:
+        steps = costs.step[costs.step >= since]
+        losses = costs.loss[costs.step >= since]
+        left = [min(max((v - floor) / possible.possible, 0.0), 1.0) for v in losses]
+        if len(left) < 2 or steps[-1] <= steps[0]:
             return float(left[-1])
-        widths = [b - a for a, b in pairwise(costs.step)]
+        widths = [b - a for a, b in pairwise(steps)]
         middle = [(a + b) / 2 for a, b in pairwise(left)]
-        return float(sum(w * m for w, m in zip(widths, middle, strict=True)) / costs.steps)
+        total = sum(w * m for w, m in zip(widths, middle, strict=True))
+        return float(total / (steps[-1] - steps[0]))
 
     def _no_critical_point(self) -> _Opinion:
         readings = self.readings
@@ -372,7 +379,8 @@ class _Judge:
         )
         if not (falls and grows and self._still_falls()):
             return _Opinion("absent", evidence=evidence)
-        spent = self._time_above()
+        # What is lost while a run is on its way there at all, and not what it had to come down.
+        spent = self._time_above(readings.costs.step[0] + readings.costs.steps / 2)
         return _Opinion(
             "present" if spent >= at.UNENDING else "absent", max(readings.left, spent), evidence
         )
@@ -452,19 +460,20 @@ class _Judge:
         )
 
     def _overfitting(self) -> _Opinion:
-        held_out = self.readings.held_out
+        held_out = self.readings.costs.held_out.tolist()
         if not held_out:
             return _Opinion("undetermined", evidence=(Evidence("there is no held-out split"),))
         best = min(range(len(held_out)), key=lambda i: held_out[i])
         fall = max(held_out[0] - held_out[best], 1e-300)
-        rise = held_out[-1] - held_out[best]
+        # Where it stays up: noise takes it up and down again.
+        rise = min(held_out[-max(1, len(held_out) // 4) :]) - held_out[best]
         train = self.readings.costs.loss
         falls = train[-1] < train[best]
         share = rise / fall
         step = int(self.readings.costs.step[best])
         evidence = (
             Evidence(
-                f"held-out J rises again by {share:.0%} of its fall after step {step}",
+                f"held-out J stays up by {share:.0%} of its fall after step {step}",
                 share,
                 at.RISES,
                 step,

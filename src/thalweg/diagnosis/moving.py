@@ -9,17 +9,23 @@ from torch import Tensor
 
 from thalweg.diagnosis.alternatives import Optimizer
 from thalweg.diagnosis.following import Following
+from thalweg.diagnosis.stepping import Moments
 from thalweg.objectives.curvature import curvature
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
-from thalweg.probes.gradient_noise import Deviations, batch_share, deviations_of
+from thalweg.probes.gradient_noise import (
+    Deviations,
+    batch_share,
+    deviations_of,
+    mean_of_forms,
+)
 from thalweg.probes.optimizer_rule import OptimizerRule, optimizer_rule
 from thalweg.results import Array
 from thalweg.trajectory.trajectory import Trajectory, TrajectoryPoint
 
 __all__ = ["Movement", "movement_at"]
 
-_PRODUCTS = 6  # with deviations of gradients
+_PRODUCTS = 4  # with deviations of gradients
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,10 @@ def movement_at(
     if math.isfinite(share) and (adaptive or (share > 0 and (stated or not following.exact))):
         drawn = deviations_of(objective, theta, examples, seed)
     if adaptive:
-        scaling = _scaling(objective, theta, adaptive, drawn, share)
-        optimizer = Optimizer(optimizer.rate, 0.0, scaling)
+        moments = _moments(theta, adaptive, drawn, share)
+        square = objective.gradient(theta).square() + moments.noise
+        scaling = (square.sqrt() + moments.eps).rsqrt()
+        optimizer = Optimizer(optimizer.rate, 0.0, scaling, moments)
     if not stated and following.exact:
         return Movement(optimizer, 0.0)
     if not math.isfinite(share):
@@ -95,19 +103,10 @@ def _near(values: Array, index: int) -> float:
     return math.nan
 
 
-def _scaling(
-    objective: ModelObjective,
-    theta: Tensor,
-    rule: OptimizerRule,
-    drawn: Deviations | None,
-    share: float,
-) -> Tensor:
-    """Return the root of Adam's preconditioner, its second moments taken from mini-batches."""
-    moments = objective.gradient(theta).square()
-    if drawn is not None:
-        moments = moments + share * drawn.variances().to(moments)
-    scaling: Tensor = (moments.sqrt() + rule.eps).rsqrt()
-    return scaling
+def _moments(theta: Tensor, rule: OptimizerRule, drawn: Deviations | None, share: float) -> Moments:
+    """Return what Adam's preconditioner is made of, the noise of its mini-batches among it."""
+    noise = torch.zeros_like(theta) if drawn is None else share * drawn.variances().to(theta)
+    return Moments(rule.betas, rule.eps, noise)
 
 
 def _noise_of_batches(
@@ -125,7 +124,7 @@ def _noise_of_batches(
     point = curvature(objective, theta)
     scale = torch.ones_like(theta) if optimizer.scaling is None else optimizer.scaling.square()
     some = drawn.vectors[:_PRODUCTS].to(theta) * scale
-    bent = float((some.double() * point.products(some).double()).sum() / len(some))
+    bent, _ = mean_of_forms(some, point.product, None, _PRODUCTS, drawn.whole)
     gradient = point.gradient.double()
     descent = float(gradient @ (scale.double() * gradient))
     noise = 0.5 * optimizer.effective * share * bent

@@ -100,7 +100,6 @@ class Readings:
             way there; NaN otherwise.
         growth: Relative growth of ‖θ‖ over the second half.
         networks: Signals at snapshots; empty for a closed form.
-        held_out: J on the second split at the snapshots of `costs`; empty without one.
         examples: Examples of the subsamples, by what they are for.
     """
 
@@ -115,7 +114,6 @@ class Readings:
     ray: float = math.nan
     growth: float = math.nan
     networks: tuple[Network, ...] = ()
-    held_out: tuple[float, ...] = ()
     examples: Mapping[str, int] = field(default_factory=dict)
 
     @property

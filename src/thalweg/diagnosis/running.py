@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.objective import Objective
 from thalweg.progress import Progress
 from thalweg.results import Array
+from thalweg.space import all_finite
 from thalweg.trajectory.trajectory import Trajectory
 
 __all__ = ["RunCosts", "cost_at", "costs_of", "evenly_spread"]
@@ -19,7 +20,7 @@ __all__ = ["RunCosts", "cost_at", "costs_of", "evenly_spread"]
 
 def cost_at(objective: Objective, theta: Tensor) -> float:
     """Return J(θ), infinite where θ or J is not finite."""
-    if not bool(torch.isfinite(theta).all()):
+    if not all_finite(theta):
         return math.inf
     value = objective.value(theta)
     return value if math.isfinite(value) else math.inf
@@ -42,11 +43,13 @@ class RunCosts:
         index: Which points of the trajectory, shape (n,), ascending.
         step: Their steps, shape (n,).
         loss: J there, shape (n,); infinite from where the run had diverged.
+        held_out: The same on the second split; empty without one.
     """
 
     index: NDArray[np.intp]
     step: Array
     loss: Array
+    held_out: Array
 
     @property
     def start(self) -> float:
@@ -78,10 +81,26 @@ class RunCosts:
 def costs_of(
     objective: Objective, trajectory: Trajectory, chosen: Sequence[int], report: Progress
 ) -> RunCosts:
-    """Return J at some points of a trajectory."""
-    losses = []
+    """Return J at some points of a trajectory, on two splits where the cost has them."""
+    losses, held_out = [], []
     for done, number in enumerate(chosen):
         report(done, len(chosen), "cost along the run")
-        losses.append(cost_at(objective, trajectory[number].theta.to(objective.device)))
+        theta = trajectory[number].theta.to(objective.device)
+        if not isinstance(objective, ModelObjective) or len(objective.splits) < 2:
+            losses.append(cost_at(objective, theta))
+            continue
+        first, second = _costs_at(objective, theta)
+        losses.append(first)
+        held_out.append(second)
     index = np.asarray(chosen, dtype=np.intp)
-    return RunCosts(index, trajectory.step[index].astype(np.float64), np.array(losses))
+    step = trajectory.step[index].astype(np.float64)
+    return RunCosts(index, step, np.array(losses), np.array(held_out))
+
+
+def _costs_at(objective: ModelObjective, theta: Tensor) -> tuple[float, float]:
+    """Return J on two splits, infinite where θ or J is not finite."""
+    if not all_finite(theta):
+        return math.inf, math.inf
+    loss = objective.evaluate(objective.point(theta)).loss
+    first, second = (loss[split.name] for split in objective.splits)
+    return (first if math.isfinite(first) else math.inf), second

@@ -23,7 +23,7 @@ from thalweg.objectives.second_order import (
     hessian_map,
 )
 from thalweg.objectives.ways import Method, chosen_method
-from thalweg.space import ParameterSpace, TensorBlock, as_vector
+from thalweg.space import ParameterSpace, TensorBlock, all_finite, as_vector
 
 __all__ = ["Curvature", "CurvatureKind", "curvature"]
 
@@ -112,7 +112,7 @@ class Curvature:
                 f"Vectors must have shape (k, {self.size}), one entry for each parameter of the "
                 f"operator; got {tuple(given.shape)}. Use `product` for one vector."
             )
-        if not bool(torch.isfinite(given).all()):
+        if not all_finite(given):
             raise ValueError(
                 "Vectors must be finite; some entries are not. Where products have become NaN, "
                 "J is not finite at θ: look at `value`."

@@ -11,7 +11,14 @@ from thalweg.objectives.forward_pass import ForwardPass
 from thalweg.objectives.model import ModelObjective
 from thalweg.objectives.streaming import StreamedBatches
 
-__all__ = ["can_pick", "picked_examples", "random_examples", "split_of", "with_examples"]
+__all__ = [
+    "can_pick",
+    "picked_examples",
+    "random_examples",
+    "split_of",
+    "with_examples",
+    "with_splits",
+]
 
 
 def can_pick(split: Split) -> bool:
@@ -55,10 +62,15 @@ def with_examples(objective: ModelObjective, indices: Tensor, batch_size: int) -
         indices: Numbers of examples, shape (n,).
         batch_size: Examples of a batch.
     """
+    return with_splits(objective, split_of(objective.splits[0], indices, batch_size))
+
+
+def with_splits(objective: ModelObjective, *splits: Split) -> ModelObjective:
+    """Return the loss on other splits, the first of which is what J is over; without metrics."""
     own = copy.copy(objective)
     vars(own).pop("_ways", None)  # what was found to work is kept for each cost
     vars(own)["_terms"] = {}  # as are the terms that were counted
-    own.splits = (split_of(objective.splits[0], indices, batch_size),)
+    own.splits = splits
     own.metrics = ()
     own.forward_pass = ForwardPass(
         objective.forward_pass.model, objective.forward_pass.criteria[:1]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from thalweg.errors import ParameterMismatchError
-from thalweg.space import ParameterSpace, TensorBlock, as_vector
+from thalweg.space import ParameterSpace, TensorBlock, all_finite, as_vector
 from thalweg.stored import StoredPoint
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Objective(ABC):
                 f"{name} must have shape ({self.space.size},), one entry for each trainable "
                 f"parameter; got {tuple(vector.shape)}. Use `objective.space.flatten(model)`."
             )
-        if not bool(torch.isfinite(vector).all()):
+        if not all_finite(vector):
             where = int((~torch.isfinite(vector)).nonzero()[0, 0])
             raise ValueError(
                 f"{name} must be finite; entry {where} is {float(vector[where])}. Use a point "

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from thalweg.objectives.curvature import Curvature
 from thalweg.objectives.objective import Objective
+from thalweg.space import all_finite
 
 __all__ = [
     "NULL",
@@ -127,21 +128,22 @@ def krylov_space(
     product: Callable[[Tensor], Tensor], start: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
     """Return an orthonormal basis of the Krylov space of a vector, and its image, a row each."""
-    basis: list[Tensor] = []
-    images: list[Tensor] = []
+    basis = start.new_empty((min(steps, len(start)), len(start)))
+    images = torch.empty_like(basis)
     vector = start / start.norm()
-    while len(basis) < steps and bool(torch.isfinite(vector).all()):
-        basis.append(vector)
-        images.append(product(vector))
-        known = torch.stack(basis)
-        rest = images[-1]
+    count = 0
+    while count < len(basis) and all_finite(vector):
+        basis[count] = vector
+        rest = images[count] = product(vector)
+        count += 1
+        known = basis[:count]
         size = float(rest.norm())
         for _ in range(2):  # twice is enough to be orthogonal to rounding
             rest = rest - (known @ rest) @ known
         if not float(rest.norm()) > 1e3 * torch.finfo(rest.dtype).eps * size:
             break  # the space is invariant: it holds all that the gradient can reach
         vector = rest / rest.norm()
-    return torch.stack(basis), torch.stack(images)
+    return basis[:count], images[:count]
 
 
 def scale_of(theta: Tensor, scale: float | None) -> float:

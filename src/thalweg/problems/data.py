@@ -27,7 +27,7 @@ from torch import Tensor
 
 from thalweg.errors import DataUnavailableError
 
-__all__ = ["DataSet", "digits", "fetch", "mnist", "read_idx"]
+__all__ = ["DataSet", "checksum_of", "data_folders", "digits", "fetch", "mnist", "read_idx"]
 
 _TIMEOUT = 60.0  # seconds without an answer of the server
 
@@ -64,6 +64,29 @@ _SOURCES: dict[str, _Source] = {
             ),
         },
     ),
+    "cifar10": _Source(
+        url="https://www.cs.toronto.edu/~kriz/",
+        files={
+            "cifar-10-binary.tar.gz": (
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+            ),
+        },
+    ),
+    # Mikolov's version; the Linguistic Data Consortium sells the text.
+    "ptb": _Source(
+        url=None,
+        files={
+            "ptb.train.txt.gz": "c4c6455d85f60640431f7bc738d51265ba2d55dcce10e8906322d6f9e3dcca81",
+            "ptb.valid.txt.gz": "f2148d96d82f827399b7e5040868a4541bd2d2612ebaf5a2ff213bc07fd74eb8",
+            "ptb.test.txt.gz": "5015d206077ff3e96161868c5c280ec8a28e9ad5617ef99ee0e734aaef6130c5",
+        },
+    ),
+    "tinyshakespeare": _Source(
+        url="https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
+        files={
+            "input.txt": "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        },
+    ),
 }
 
 
@@ -73,8 +96,9 @@ class DataSet:
 
     Attributes:
         name: Name of the data set.
-        splits: Split to (inputs, labels): float32 of shape (n, inputs) in [0, 1], and int64 of
-            shape (n,). The first split is `"train"`.
+        splits: Split to (inputs, labels): float32 of shape (n, ...), in [0, 1] where they are
+            not whitened, and int64 of shape (n,); of a text, int64 tokens and those that follow
+            them, both of shape (streams, tokens). The first split is `"train"`.
         source: Where the data came from.
         checksum: SHA-256 sum over names, shapes and bytes of all splits; two runs with the
             same checksum saw the same examples in the same order.
@@ -131,7 +155,7 @@ def digits(*, seed: int = 0, train: int = 1437) -> DataSet:
     y = torch.from_numpy(labels[order].astype(np.int64))
     splits = {"train": (x[:train], y[:train]), "valid": (x[train:], y[train:])}
     source = f"scikit-learn {sklearn.__version__}, shuffled with seed {seed}"
-    return DataSet("digits", splits, source, _checksum(splits))
+    return DataSet("digits", splits, source, checksum_of(splits))
 
 
 def mnist(*, examples: int = 50_000, download: bool = True) -> DataSet:
@@ -172,7 +196,7 @@ def mnist(*, examples: int = 50_000, download: bool = True) -> DataSet:
         ),
     }
     source = f"original files of {_SOURCES['mnist'].url}"
-    return DataSet("mnist", splits, source, _checksum(splits))
+    return DataSet("mnist", splits, source, checksum_of(splits))
 
 
 def fetch(name: str, *, download: bool = True) -> dict[str, Path]:
@@ -200,7 +224,7 @@ def fetch(name: str, *, download: bool = True) -> dict[str, Path]:
     source = _SOURCES[name]
     paths = {}
     for file, sha256 in source.files.items():
-        folders = _folders(name)
+        folders = data_folders(name)
         found = [folder / file for folder in folders if (folder / file).is_file()]
         path = paths[file] = found[0] if found else folders[-1] / file
         if found:
@@ -241,7 +265,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _folders(name: str) -> list[Path]:
+def data_folders(name: str) -> list[Path]:
     """Return the folders in which the files of a data set may be; the cache comes last."""
     given = os.environ.get("THALWEG_DATA")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "thalweg" / name
@@ -303,7 +327,7 @@ def _classified(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[T
     return torch.from_numpy(x), torch.from_numpy(labels.astype(np.int64))
 
 
-def _checksum(splits: Mapping[str, tuple[Tensor, Tensor]]) -> str:
+def checksum_of(splits: Mapping[str, tuple[Tensor, Tensor]]) -> str:
     """Return the SHA-256 sum over names, shapes and bytes of all splits."""
     total = hashlib.sha256()
     for name, tensors in splits.items():

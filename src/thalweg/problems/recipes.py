@@ -1,4 +1,4 @@
-"""Recipes: the numbers that define a multilayer perceptron and how it is trained.
+"""Recipes: the numbers that define a network and how it is trained.
 
 The recipes of the networks in Goodfellow, Vinyals & Saxe (2015), figures 1 to 5 and 13, are
 those of the papers on dropout and maxout, whose settings were published as files of the
@@ -24,6 +24,8 @@ __all__ = [
     "LinearDecay",
     "LinearMomentum",
     "Recipe",
+    "Training",
+    "require",
 ]
 
 ACTIVATIONS = ("relu", "sigmoid", "maxout")
@@ -55,9 +57,9 @@ class ExponentialDecay:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.initial > 0, "`initial` must be positive", self.initial)
-        _require(self.factor >= 1, "`factor` must be at least 1", self.factor)
-        _require(
+        require(self.initial > 0, "`initial` must be positive", self.initial)
+        require(self.factor >= 1, "`factor` must be at least 1", self.factor)
+        require(
             0 <= self.floor <= self.initial,
             f"`floor` must lie between 0 and the initial rate {self.initial}",
             self.floor,
@@ -99,13 +101,13 @@ class LinearDecay:
     factor: float
 
     def __post_init__(self) -> None:
-        _require(self.initial > 0, "`initial` must be positive", self.initial)
-        _require(
+        require(self.initial > 0, "`initial` must be positive", self.initial)
+        require(
             self.saturate >= self.start,
             f"`saturate` must not come before `start`, epoch {self.start}",
             self.saturate,
         )
-        _require(0 < self.factor <= 1, "`factor` must lie in (0, 1]", self.factor)
+        require(0 < self.factor <= 1, "`factor` must lie in (0, 1]", self.factor)
 
     def at(self, *, epoch: int, updates: int) -> float:
         """Return the rate in an epoch, counted from 1; `updates` plays no part."""
@@ -150,8 +152,8 @@ class LinearMomentum:
     def __post_init__(self) -> None:
         for name in ("initial", "final"):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"`{name}` must lie in [0, 1)", value)
-        _require(
+            require(0 <= value < 1, f"`{name}` must lie in [0, 1)", value)
+        require(
             self.saturate > self.start,
             f"`saturate` must come after `start`, epoch {self.start}",
             self.saturate,
@@ -165,8 +167,60 @@ class LinearMomentum:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A multilayer perceptron and how it is trained, in numbers.
+class Training:
+    """How a network is trained, in numbers.
+
+    Attributes:
+        learning_rate: Schedule of the learning rate.
+        momentum: Schedule of the momentum.
+        norm_limits: Per layer the largest allowed norm of the incoming weights of a unit (of
+            each of its pieces, for maxout; `math.inf` for none), or None for no limits at all.
+        rate_factors: Per layer what the learning rate of its weights and biases is multiplied by,
+            or None for 1.
+        batch_size: Examples in a mini-batch.
+        epochs: Largest number of passes over the training data.
+        patience: Training stops when the validation error rate has reached no new minimum
+            for this many epochs.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    learning_rate: LearningRate
+    momentum: LinearMomentum
+    norm_limits: tuple[float, ...] | None = None
+    rate_factors: tuple[float, ...] | None = None
+    batch_size: int = 100
+    epochs: int = 1000
+    patience: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "patience"):
+            value = getattr(self, name)
+            require(value >= 1, f"`{name}` must be at least 1", value)
+        for name in ("norm_limits", "rate_factors"):
+            value = getattr(self, name)
+            require(all(each > 0 for each in value or ()), f"`{name}` must be positive", value)
+
+    @property
+    def layers(self) -> int:
+        """Number of layers with weights."""
+        raise NotImplementedError
+
+    def _check_length(self, name: str) -> None:
+        """Raise unless a per-layer field is None or has one entry for each layer."""
+        value = getattr(self, name)
+        if value is not None and len(value) != self.layers:
+            raise ValueError(
+                f"`{name}` must have one entry for each of {self.layers} layers "
+                f"({self.layers - 1} hidden and the softmax); got {len(value)} in {value}. "
+                f"Give `{name}` together with `hidden`."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Training):
+    """A multilayer perceptron and how it is trained, in numbers; see also `Training`.
 
     Per-layer fields have one entry for each hidden layer and one for the softmax layer; there
     `dropout` refers to the *input* of the layer.
@@ -176,16 +230,8 @@ class Recipe:
         hidden: Units of each hidden layer; `()` is softmax regression.
         pieces: Affine pieces of each maxout unit; 1 for other activations.
         init_ranges: Per layer r: weights start uniform in (−r, r); biases start at 0.
-        norm_limits: Per layer the largest allowed norm of the incoming weights of a unit (of
-            each of its pieces, for maxout; `math.inf` for none), or None for no limits at all.
         dropout: Per layer (p, s): in training, each input is multiplied by s with probability
             p and by 0 otherwise. None for no dropout at all.
-        learning_rate: Schedule of the learning rate.
-        momentum: Schedule of the momentum.
-        batch_size: Examples in a mini-batch.
-        epochs: Largest number of passes over the training data.
-        patience: Training stops when the validation error rate has reached no new minimum
-            for this many epochs.
 
     Raises:
         ValueError: If a per-layer field does not have one entry for each layer, or a number is
@@ -201,43 +247,33 @@ class Recipe:
     activation: str
     hidden: tuple[int, ...]
     init_ranges: tuple[float, ...]
-    learning_rate: LearningRate
-    momentum: LinearMomentum
     pieces: int = 1
-    norm_limits: tuple[float, ...] | None = None
     dropout: tuple[tuple[float, float], ...] | None = None
-    batch_size: int = 100
-    epochs: int = 1000
-    patience: int = 100
 
     def __post_init__(self) -> None:
-        _require(
+        super().__post_init__()
+        require(
             self.activation in ACTIVATIONS,
             f"`activation` must be one of {', '.join(ACTIVATIONS)}",
             self.activation,
         )
-        for name in ("hidden", "pieces", "batch_size", "epochs", "patience"):
+        for name in ("hidden", "pieces"):
             value = getattr(self, name)
             counts = value if name == "hidden" else (value,)
-            _require(all(n >= 1 for n in counts), f"`{name}` must be at least 1", value)
-        _require(
+            require(all(n >= 1 for n in counts), f"`{name}` must be at least 1", value)
+        require(
             self.activation == "maxout" or self.pieces == 1,
             f"only maxout units have pieces; `pieces` must be 1 for {self.activation}",
             self.pieces,
         )
-        for name in ("init_ranges", "norm_limits", "dropout"):
+        for name in ("init_ranges", "norm_limits", "rate_factors", "dropout"):
             self._check_length(name)
-        _require(
+        require(
             all(0 <= r < math.inf for r in self.init_ranges),
             "`init_ranges` must be finite and not negative",
             self.init_ranges,
         )
-        _require(
-            all(limit > 0 for limit in self.norm_limits or ()),
-            "`norm_limits` must be positive",
-            self.norm_limits,
-        )
-        _require(
+        require(
             all(0 < p <= 1 and 0 < s < math.inf for p, s in self.dropout or ()),
             "`dropout` must hold pairs (include, scale) with 0 < include ≤ 1 and a positive scale",
             self.dropout,
@@ -248,18 +284,8 @@ class Recipe:
         """Number of layers with weights: the hidden ones and the softmax layer."""
         return len(self.hidden) + 1
 
-    def _check_length(self, name: str) -> None:
-        """Raise unless a per-layer field is None or has one entry for each layer."""
-        value = getattr(self, name)
-        if value is not None and len(value) != self.layers:
-            raise ValueError(
-                f"`{name}` must have one entry for each of {self.layers} layers "
-                f"({len(self.hidden)} hidden and the softmax); got {len(value)} in {value}. "
-                f"Give `{name}` together with `hidden`."
-            )
 
-
-def _require(holds: bool, rule: str, value: object) -> None:
+def require(holds: bool, rule: str, value: object) -> None:
     """Raise with the rule and the offending value unless the rule holds."""
     if not holds:
         raise ValueError(f"In a recipe, {rule}; got {value!r}. Change that field.")

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,13 @@ from thalweg.errors import RecordError
 from thalweg.objectives.criteria import error_rate
 from thalweg.objectives.dropout import MonteCarlo
 from thalweg.objectives.model import ModelObjective
-from thalweg.problems import recipes
-from thalweg.problems.data import DataSet, digits, mnist
-from thalweg.problems.networks import multilayer_perceptron
-from thalweg.problems.recipes import Recipe
+from thalweg.problems.data import DataSet
 from thalweg.records import Record, open_record, save_record, write_atomically
 from thalweg.results import History
 from thalweg.space import ParameterSpace
+from thalweg.studies import trainings
 from thalweg.studies.study import Run
-from thalweg.training import train
+from thalweg.studies.trainings import Training
 from thalweg.trajectory.recorder import Recorder
 from thalweg.trajectory.schedules import Every
 from thalweg.trajectory.trajectory import Trajectory
@@ -33,7 +31,6 @@ __all__ = [
     "Network",
     "cost_of",
     "random_point",
-    "recipe_of",
     "train_network",
     "train_recorded",
     "untrained",
@@ -61,52 +58,46 @@ class Network:
     history: History
 
 
-def recipe_of(settings: Mapping[str, Any]) -> Recipe:
-    """Return the recipe that settings name, with the fields that they replace."""
-    recipe: Recipe = getattr(recipes, settings["recipe"])
-    fields = ("hidden", "pieces", "epochs", "patience", "init_ranges")
-    return replace(recipe, **{name: settings[name] for name in fields if name in settings})
-
-
-def _data_of(settings: Mapping[str, Any]) -> DataSet:
-    """Return the data set that settings name."""
-    if settings["data"] == "digits":
-        return digits(seed=0)
-    return mnist(examples=settings.get("examples", 50_000))
-
-
 def untrained(run: Run, *, seed: int) -> tuple[torch.nn.Module, DataSet]:
     """Return a fresh network and its data."""
-    data = _data_of(run.settings)
-    inputs = data.splits["train"][0].shape[1]
-    return multilayer_perceptron(recipe_of(run.settings), inputs, seed=seed), data
+    made = trainings.perceptron(run, seed)
+    return made.model, made.data
 
 
-def train_network(run: Run, *, seed: int) -> Network:
+def train_network(run: Run, *, seed: int, training: Training | None = None) -> Network:
     """Train a network, or take up the result of an earlier run with the same settings.
 
     Both ends are written to `start-SEED.safetensors` and `solution-SEED.safetensors` as soon
     as they are known.
+
+    Args:
+        run: Settings and folder.
+        seed: Seed of everything, and the number of the files.
+        training: What to train; None for the perceptron of the settings.
     """
-    return _trained(run, seed, None)
+    return _trained(run, seed, training, None)
 
 
-def train_recorded(run: Run, *, seed: int, updates: bool = False) -> tuple[Network, Trajectory]:
+def train_recorded(
+    run: Run, *, seed: int, updates: bool = False, training: Training | None = None
+) -> tuple[Network, Trajectory]:
     """As `train_network`; return also the run, one point an epoch, the start first.
 
     Its points are in `trajectory-SEED`, with the update made from each where that is asked for.
     """
     folder = run.folder / f"trajectory-{seed}"
-    network = _trained(run, seed, folder, updates)
+    network = _trained(run, seed, training, folder, updates)
     return network, Trajectory.open(folder)
 
 
-def _trained(run: Run, seed: int, record: Path | None, updates: bool = False) -> Network:
+def _trained(
+    run: Run, seed: int, training: Training | None, record: Path | None, updates: bool = False
+) -> Network:
     """Train a network, and record its run into a folder, unless both was done before."""
-    recipe = recipe_of(run.settings)
-    model, data = untrained(run, seed=seed)
+    training = training or trainings.perceptron(run, seed)
+    model, data = training.model, training.data
     space = ParameterSpace.of(model)
-    asked = {"recipe": asdict(recipe), "seed": seed, "data": data.checksum, "device": run.device}
+    asked = {**training.facts, "data": data.checksum, "device": run.device}
     files = [run.folder / f"{end}-{seed}.safetensors" for end in ("start", "solution")]
     if record is not None:
         asked["recorded"] = True
@@ -123,15 +114,7 @@ def _trained(run: Run, seed: int, record: Path | None, updates: bool = False) ->
             recorder = Recorder(
                 record, model, schedule=Every(epochs=1), updates=updates, facts=facts
             )
-        done = train(
-            model,
-            {name: data.splits[name] for name in ("train", "valid")},
-            recipe,
-            seed=seed,
-            progress=run.report,
-            recorder=recorder,
-            device=run.device,
-        )
+        done = training.train(progress=run.report, recorder=recorder)
         history = done.history
         run.folder.mkdir(parents=True, exist_ok=True)
         for end, state in zip(files, (done.start, done.solution), strict=False):

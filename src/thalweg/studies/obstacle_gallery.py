@@ -3,7 +3,8 @@
 "Consider all possible obstacles, and seek evidence for which ones are there." Each case has a
 cause that is known by construction, on closed forms and on networks that learn handwritten
 digits, in several sizes, units, seeds and optimisers. The thresholds of the diagnosis were chosen
-on the cases of the part `development`; the claims are about those of the part `held-out`.
+on the cases of the part `development`; the claims are about those of the part `held-out`, which
+are of other families.
 """
 
 from typing import Any
@@ -48,11 +49,20 @@ def run(run: Run) -> Outcome:
 def diagnosed_cases(run: Run) -> list[dict[str, Any]]:
     """Return a row for each case: what is planted, what was named, what was wrongly present."""
     from thalweg.diagnosis import diagnose
+    from thalweg.studies.further_problems import further_functions, further_networks
     from thalweg.studies.planted_networks import planted_networks
     from thalweg.studies.planted_problems import planted_functions
+    from thalweg.studies.unseen_problems import unseen_functions, unseen_networks
 
-    few = bool(run["few"])
-    cases = [*planted_functions(few), *planted_networks(few, run.folder / "runs")]
+    few, folder = bool(run["few"]), run.folder / "runs"
+    cases = [
+        *planted_functions(few),
+        *planted_networks(few, folder),
+        *further_functions(few),
+        *further_networks(few, folder),
+        *unseen_functions(few),
+        *unseen_networks(few, folder),
+    ]
     rows = []
     for done, case in enumerate(cases):
         run.report(done, len(cases), case.name)

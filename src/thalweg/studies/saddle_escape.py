@@ -114,7 +114,8 @@ def _trained(run: Run, rate: float) -> History:
 
     from thalweg.objectives.model import ModelObjective
     from thalweg.problems.recipes import ExponentialDecay
-    from thalweg.studies.interpolation import recipe_of, untrained
+    from thalweg.studies.interpolation import untrained
+    from thalweg.studies.trainings import recipe_of
     from thalweg.training import train
 
     recipe = replace(

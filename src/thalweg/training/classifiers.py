@@ -1,24 +1,24 @@
-"""A plain training loop for the studies: momentum, dropout, norm limits, early stopping."""
+"""The training of classifiers: momentum, dropout, norm limits, early stopping."""
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from thalweg.environment import provenance, usable_device
 from thalweg.problems.networks import project_columns
-from thalweg.problems.recipes import Recipe
+from thalweg.problems.recipes import Training
 from thalweg.progress import Progress
-from thalweg.results import Array, History, Provenance
+from thalweg.results import History, Provenance
+from thalweg.training.costs import CROSS_ENTROPY, TrainingCost
+from thalweg.training.trained import Trained, copied_state, seeded_masks
 from thalweg.trajectory.recorder import Recorder
 
-__all__ = ["Trained", "train"]
+__all__ = ["train"]
 
 Splits = Mapping[str, tuple[Tensor, Tensor]]
 # Split to (loss, error rate).
@@ -28,40 +28,13 @@ _Reading = dict[str, tuple[float, float]]
 _EVALUATION_BATCH = 1000
 
 
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """The two ends of a training run, and what happened between them.
-
-    Attributes:
-        start: State dict after the norm limits were applied to the initial parameters, before
-            the first update; on the CPU.
-        solution: State dict at the epoch with the lowest error rate on the validation split
-            (the earliest of several); on the CPU.
-        best_epoch: That epoch; 0 is the start.
-        history: Loss and error rate of every split after epochs 0 to n.
-        learning_rate: Rate of the first update of epochs 1 to n, shape (n,).
-        momentum: Momentum in epochs 1 to n, shape (n,).
-    """
-
-    start: Mapping[str, Tensor]
-    solution: Mapping[str, Tensor]
-    best_epoch: int
-    history: History
-    learning_rate: Array
-    momentum: Array
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs that were run."""
-        return len(self.learning_rate)
-
-
 def train(
     model: nn.Module,
     splits: Splits,
-    recipe: Recipe,
+    recipe: Training,
     *,
     seed: int,
+    cost: TrainingCost = CROSS_ENTROPY,
     epochs: int | None = None,
     patience: int | None = None,
     progress: Progress | None = None,
@@ -94,6 +67,7 @@ def train(
         recipe: Schedules, batch size, norm limits, and the values of `epochs` and `patience`
             where these are None.
         seed: Seed of the order of the examples and of the dropout masks.
+        cost: What is minimised instead of the cross-entropy, and what is read off after an epoch.
         epochs: Largest number of epochs.
         patience: Epochs without a new minimum after which training stops.
         progress: Called as `progress(epoch, epochs, message)` after each evaluation, the one of
@@ -129,11 +103,11 @@ def train(
     _check(splits, epochs, patience)
     device = usable_device(device)
     model.to(device)
-    descent = _Descent(model, recipe, seed, recorder)
+    descent = _Descent(model, recipe, seed, cost, recorder)
     data = _placed(splits, device, descent.dtype)
     descent.project()
 
-    start = _copied_state(model)
+    start = copied_state(model)
     solution, best_epoch, lowest = start, 0, math.inf
     readings: list[_Reading] = []
     with nullcontext() if recorder is None else recorder:
@@ -142,13 +116,13 @@ def train(
                 descent.run_epoch(*data["train"])
             if recorder is not None:
                 recorder.epoch(epoch)
-            reading = {name: _evaluate(model, *data[name]) for name in data}
+            reading = {name: _evaluate(model, cost, *data[name]) for name in data}
             readings.append(reading)
             loss, error = reading["train"][0], reading["valid"][1]
             if not math.isfinite(loss):
                 raise _not_finite(loss, epoch, descent.rates)
             if error < lowest:
-                solution, best_epoch, lowest = _copied_state(model), epoch, error
+                solution, best_epoch, lowest = copied_state(model), epoch, error
             if progress is not None:
                 progress(epoch, epochs, f"train loss {loss:.4g}, validation error {error:.2%}")
             if epoch - best_epoch >= patience:
@@ -168,9 +142,14 @@ class _Descent:
     """The parameters of a model on their way down: velocities, schedules, random numbers."""
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, seed: int, recorder: Recorder | None
+        self,
+        model: nn.Module,
+        recipe: Training,
+        seed: int,
+        cost: TrainingCost,
+        recorder: Recorder | None,
     ) -> None:
-        self.model = model
+        self.model, self.cost = model, cost
         self.recorder = recorder
         self.recipe = recipe
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -181,6 +160,7 @@ class _Descent:
             )
         self.velocities = [torch.zeros_like(p) for p in self.parameters]
         self.limited = _limited(self.parameters, recipe)
+        self.factors = _rate_factors(self.parameters, recipe)
         self.random = torch.Generator().manual_seed(seed)
         self.updates = 0
         self.rates: list[float] = []
@@ -205,19 +185,20 @@ class _Descent:
         mask_seed = int(torch.randint(2**62, (), generator=self.random))
         self.model.train()
         # One seed an epoch: what `progress` draws in between cannot change the masks.
-        with _seeded_masks(y.device, mask_seed):
+        with seeded_masks(y.device, mask_seed):
             for batch in torch.split(order, self.recipe.batch_size):
                 self._update(x[batch], y[batch], epoch)
 
     def _update(self, x: Tensor, y: Tensor, epoch: int) -> None:
         """Take one step of gradient descent with momentum on a mini-batch."""
         rate = self.recipe.learning_rate.at(epoch=epoch, updates=self.updates)
-        loss = cross_entropy(self.model(x), y)
+        loss = self.cost.loss(self.model, x, y)
         # A parameter that the loss does not depend on has gradient 0.
         gradients = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
         with torch.no_grad():
-            for p, v, g in zip(self.parameters, self.velocities, gradients, strict=True):
-                v.mul_(self.momenta[-1]).sub_(g, alpha=rate)
+            moving = zip(self.parameters, self.velocities, gradients, self.factors, strict=True)
+            for p, v, g, factor in moving:
+                v.mul_(self.momenta[-1]).sub_(g, alpha=rate * factor)
                 p.add_(v)
         self.project()
         self.updates += 1
@@ -225,7 +206,7 @@ class _Descent:
             self.recorder.step(loss, len(y), learning_rate=rate)
 
 
-def _limited(parameters: list[nn.Parameter], recipe: Recipe) -> list[tuple[Tensor, float]]:
+def _limited(parameters: list[nn.Parameter], recipe: Training) -> list[tuple[Tensor, float]]:
     """Pair every trainable weight matrix with its norm limit, in the order of the model."""
     if recipe.norm_limits is None:
         return []
@@ -239,18 +220,21 @@ def _limited(parameters: list[nn.Parameter], recipe: Recipe) -> list[tuple[Tenso
     return list(zip(weights, recipe.norm_limits, strict=True))
 
 
-@contextmanager
-def _seeded_masks(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the global generator of one device, and put its state back on leaving."""
-    # Not `torch.manual_seed`: that would reseed every other device as well.
-    cuda = device.type == "cuda"
-    generator = torch.cuda.default_generators[device.index] if cuda else torch.default_generator
-    state = generator.get_state()
-    generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        generator.set_state(state)
+def _rate_factors(parameters: list[nn.Parameter], recipe: Training) -> list[float]:
+    """Return what the learning rate of every parameter is multiplied by: biases as weights."""
+    if recipe.rate_factors is None:
+        return [1.0] * len(parameters)
+    layer, factors = -1, []
+    for parameter in parameters:
+        layer += parameter.dim() > 1
+        if not 0 <= layer < len(recipe.rate_factors):
+            raise ValueError(
+                f"The recipe has learning-rate factors for {len(recipe.rate_factors)} layers, each "
+                "a weight matrix followed by its bias; the model has other ones. Build it from "
+                "this recipe, or set `rate_factors=None`."
+            )
+        factors.append(recipe.rate_factors[layer])
+    return factors
 
 
 def _check(splits: Splits, epochs: int, patience: int) -> None:
@@ -285,21 +269,16 @@ def _placed(splits: Splits, device: torch.device, dtype: torch.dtype) -> Splits:
     return placed
 
 
-def _copied_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copy the state dict to the CPU."""
-    return {name: t.detach().to("cpu", copy=True) for name, t in model.state_dict().items()}
-
-
-def _evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+def _evaluate(model: nn.Module, cost: TrainingCost, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Return mean loss and error rate over all examples of a split, in evaluation mode."""
     model.eval()
     total = torch.zeros(2, dtype=torch.float64, device=y.device)
     with torch.no_grad():
         for first in range(0, len(y), _EVALUATION_BATCH):
             labels = y[first : first + _EVALUATION_BATCH]
-            logits = model(x[first : first + _EVALUATION_BATCH])
-            total[0] += cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64)
-            total[1] += (logits.argmax(1) != labels).sum()
+            losses, wrong = cost.readings(model, x[first : first + _EVALUATION_BATCH], labels)
+            total[0] += losses.sum(dtype=torch.float64)
+            total[1] += wrong.sum()
     loss, error = (total / len(y)).tolist()
     return loss, error
 
