@@ -121,7 +121,7 @@ STUDY = Study(
             "network": {
                 "hidden": [200, 300],
                 "iterations": 6,
-                "epochs": 40,
+                "epochs": 60,
                 "learning_rate": 5.0,
             },
             "mask_draws": 1,
