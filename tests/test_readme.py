@@ -64,7 +64,7 @@ def test_commands_on_the_page_exist():
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`?make (\w+)`?", text)) <= targets
     commands = set(re.findall(r"(?:`|^)thalweg (\w+)", text, re.MULTILINE))
-    assert commands == {"diagnose", "list", "run", "profile"}
+    assert commands == {"diagnose", "gallery", "list", "run", "profile"}
 
 
 def test_ci_runs_the_command_of_the_readme():
