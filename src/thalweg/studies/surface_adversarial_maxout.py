@@ -39,10 +39,11 @@ STUDY = Study(
         small={
             "examples": 5000,
             "valid_examples": 2000,
-            "epochs": 20,
-            "epsilon": 0.25,
+            "init_ranges": [0.05, 0.05, 0.05],
+            "epochs": 16,
+            "epsilon": 0.1,
             "across": 9,
-            "side": 7,
+            "side": 5,
             "curvature": True,
         },
         paper={

@@ -36,10 +36,10 @@ STUDY = Study(
         small={
             "examples": 5000,
             "valid_examples": 2000,
-            "epochs": 20,
-            "epsilon": 0.25,
+            "epochs": 16,
+            "epsilon": 0.1,
             "across": 9,
-            "side": 7,
+            "side": 5,
             "curvature": True,
         },
         paper={"epsilon": 0.25, "across": 41, "side": 41, "curvature": True},

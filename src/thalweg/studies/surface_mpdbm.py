@@ -47,8 +47,10 @@ STUDY = Study(
             "network": {
                 "hidden": [200, 300],
                 "iterations": 6,
-                "epochs": 20,
-                "learning_rate": 5.0,
+                "epochs": 15,
+                "batch_size": 25,
+                "init_range": 0.05,
+                "learning_rate": 8.0,
             },
             "mask_draws": 1,
             "across": 11,
