@@ -9,6 +9,9 @@ The machine is the paper's (784-2087-3200 units, 8,352,689 parameters, 14 mean-f
 gradients through all of them); that of scale `small` has 200 and 300 units and 6 iterations, and
 sees 10,000 images. Labels are inferred with all pixels seen, also by the multi-inference trick.
 
+Measured at scale `small` (seed 0): no second minimum; 5.9 % of the labels inferred wrongly against
+10.0 % of a linear classifier.
+
 Expected: a minimum between start and solution, with a high cost; labels inferred clearly better
 than by a linear classifier on the same images.
 """

@@ -6,6 +6,9 @@ leaves the line along directions of negative curvature. Both are measured here: 
 cost from the line to the run at every epoch, and the curvature v'Hv of the line across it, towards
 the run, while the run leaves the line.
 
+Measured at scale `small` (5,000 images, ε = 0.1, weights ten times as wide; seed 0): no obstacle;
+curvature across the line down to −0.11, negative at 4 of the 6 epochs in which the run leaves it.
+
 Expected: obstacles at some epochs, and negative curvature across the line where the run leaves it.
 """
 
