@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from thalweg.grids import Uniform
-from thalweg.measures.summaries import line_numbers, share_at_the_bottom
+from thalweg.measures.summaries import line_numbers
+from thalweg.studies.lines import (
+    BOTTOM,
+    FALLS_ALL_THE_WAY,
+    FLAT_START,
+    NEARLY_CONVEX,
+    NO_MINIMUM_BETWEEN,
+    evaluated_line,
+)
 from thalweg.studies.scales import trained_scales
 from thalweg.studies.study import Claim, Outcome, Run
 from thalweg.studies.wording import fall_sentence, number
@@ -36,34 +44,11 @@ def descent_scales(
 def descent_claims(*, starts_at_log_classes: bool) -> tuple[Claim, ...]:
     """Return the claims of Goodfellow et al. (2015, section 3) about the line to the solution."""
     claims = (
-        Claim(
-            "The cost falls all the way from start to solution "
-            "(greatest climb at most 0.1 % of the range).",
-            lambda n: n["climb_share"] <= 1e-3,
-            "greatest climb {climb:.3g}, {climb_share:.2%} of the range",
-        ),
-        Claim(
-            "No minimum lies between start and solution (deeper than 0.1 % of the range).",
-            lambda n: n["minima"] == 0,
-            "{minima:.0f} minima",
-        ),
-        Claim(
-            "The cost is flat near the start (first slope at most half of the steepest).",
-            lambda n: n["steepness"] <= 0.5,
-            "first slope {steepness:.1%} of the steepest",
-        ),
-        Claim(
-            "Apart from that it is nearly convex (from the steepest point to the solution, at 90 % "
-            "of the points or more).",
-            lambda n: n["convex_beyond"] >= 0.9,
-            "convex at {convex_beyond:.0%} of the points beyond alpha = {steepest:.2f}",
-        ),
-        Claim(
-            "The run spends most of its epochs at the bottom of the valley (half of them or "
-            "more after nine tenths of the fall).",
-            lambda n: n["bottom_share"] >= 0.5,
-            "{bottom_share:.0%} of the epochs",
-        ),
+        FALLS_ALL_THE_WAY,
+        NO_MINIMUM_BETWEEN,
+        FLAT_START,
+        NEARLY_CONVEX,
+        BOTTOM,
         Claim(
             "With dropout masks held fixed, the training cost falls all the way as well "
             "(greatest climb at most 1 % of the range).",
@@ -88,37 +73,29 @@ def run_descent(run: Run) -> Outcome:
     from thalweg.objectives.dropout import MonteCarlo
     from thalweg.sections import Line
     from thalweg.studies import interpolation as study
+    from thalweg.studies.trainings import perceptron
 
-    network = study.train_network(run, seed=run["seed"])
+    made = perceptron(run, run["seed"])
+    network, exact, found = evaluated_line(run, made, seed=run["seed"])
     line = Line(network.start, network.solution, labels=("start", "solution"))
-    grid = Uniform(*run["grid"])
-    exact = profile(study.cost_of(run, network), line, grid, progress=run.report, keep=run.kept)
     masks = MonteCarlo(samples=run["dropout_samples"], seed=run["seed"])
     noisy = profile(
         study.cost_of(run, network, splits=("train",), dropout=masks),
         line,
-        grid,
+        Uniform(*run["grid"]),
         progress=run.report,
         keep=run.kept,
     )
     history = replace(network.history, provenance=exact.provenance)
-    best = int(history.best or 0)
-    numbers = {
-        **line_numbers(exact),
-        **line_numbers(noisy, "dropout_"),
-        "bottom_share": share_at_the_bottom(history),
-        "parameters": network.space.size,
-        "epochs": len(history.epoch) - 1,
-        "best_epoch": best,
-        "valid_error": float(history.metrics["error"]["valid"][best]),
-    }
+    numbers = {**found, **line_numbers(noisy, "dropout_")}
     return Outcome(
         {"line": exact, "line-with-dropout": noisy, "run": history},
         numbers,
         (
             fall_sentence(numbers, "From start to solution"),
-            f"The solution was found after {best} of {numbers['epochs']} epochs, with a "
-            f"validation error of {numbers['valid_error']:.2%}; {numbers['bottom_share']:.0%} of "
+            f"The solution was found after {numbers['best_epoch']} of {numbers['epochs']} epochs, "
+            f"with a validation error of {numbers['valid_error']:.2%}; "
+            f"{numbers['bottom_share']:.0%} of "
             "the epochs were spent at the bottom of the valley.",
             f"Near the start the cost is {number(100 * numbers['steepness'])} % as steep as at "
             "the steepest.",

@@ -11,7 +11,7 @@ Expected: the cost falls along the run although it climbs along the line.
 """
 
 from thalweg.studies.study import Claim, Outcome, Run, Study
-from thalweg.studies.surfaces import FALLING_RUN, LOWER_THAN_LINE, run_surface
+from thalweg.studies.surfaces import CLEAR_WAY, FALLING_RUN, LOWER_THAN_LINE, run_surface
 
 
 def run(run: Run) -> Outcome:
@@ -76,6 +76,7 @@ STUDY = Study(
             lambda n: n["line_climb_share"] > max(1e-2, n["run_climb_share"]),
             "line {line_climb_share:.2%}, run {run_climb_share:.2%} of the range",
         ),
+        CLEAR_WAY,
         FALLING_RUN,
         LOWER_THAN_LINE,
     ),
