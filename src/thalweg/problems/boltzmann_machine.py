@@ -125,9 +125,8 @@ class BoltzmannMachine(nn.Module):
 
         h₁ is first found with doubled weights, for nothing comes from above yet, then h₂ with
         the label above it (the published code also passes h₁ up with doubled weights, and then
-        overwrites that). Each
-        iteration updates h₁ and y given h₂, the masked pixels, and h₂. Gradients flow through all
-        of it, but not into b by the initial values of the masked pixels.
+        overwrites that). Each iteration updates h₁ and y given h₂, the masked pixels, and h₂.
+        Gradients flow through all of it, but not into b by the first guess of the masked pixels.
 
         Args:
             v: Pixels in [0, 1], shape (n, pixels).

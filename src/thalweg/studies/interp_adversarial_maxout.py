@@ -28,7 +28,7 @@ def run(run: Run) -> Outcome:
     """Train the network adversarially and evaluate its cost along the line."""
     from thalweg.studies.trainings import adversarial
 
-    return run_line(run, adversarial)
+    return run_line(run, adversarial(run, run["seed"]))
 
 
 STUDY = Study(

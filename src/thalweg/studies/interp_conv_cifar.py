@@ -32,12 +32,13 @@ def run(run: Run) -> Outcome:
     from thalweg.studies.lines import run_line
     from thalweg.studies.trainings import convolutional
 
-    first = run_line(run, convolutional)
+    original = convolutional(run, run["seed"])
+    first = run_line(run, original)
     smaller = {**run["network"], "init_range": run["smaller_init_range"]}
     again = replace(
         run, settings={**run.settings, "network": smaller}, folder=run.folder / "smaller-weights"
     )
-    made = convolutional(again, run["seed"])
+    made = convolutional(again, run["seed"], original.data)
     network = study.train_network(again, seed=run["seed"], training=made)
     near = profile(
         made.cost(("train",)),

@@ -30,7 +30,7 @@ def run(run: Run) -> Outcome:
     """Train the language model and evaluate its cost along the line."""
     from thalweg.studies.trainings import language_model
 
-    return run_line(run, language_model)
+    return run_line(run, language_model(run, run["seed"]))
 
 
 STUDY = Study(

@@ -36,10 +36,10 @@ def run(run: Run) -> Outcome:
     from thalweg.studies.lines import run_line
     from thalweg.studies.trainings import boltzmann_machine
 
-    found = run_line(run, boltzmann_machine)
+    made = boltzmann_machine(run, run["seed"])
+    found = run_line(run, made)
     line: Any = found.results["line"]
     minima = interior_minima(line, tolerance=1e-3 * float(found.numbers["span"]))
-    made = boltzmann_machine(run, run["seed"])
     network = train_network(run, seed=run["seed"], training=made)
     network.model.load_state_dict(network.space.unflatten(network.solution), strict=False)
     errors = _errors(network)

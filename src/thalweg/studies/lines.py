@@ -1,6 +1,5 @@
 """The line from start to solution of any training, and what the paper claims about it."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from thalweg.grids import Uniform
@@ -90,18 +89,17 @@ def evaluated_line(
     return network, found, numbers
 
 
-def run_line(run: Run, training: "Callable[[Run, int], Training]") -> Outcome:
+def run_line(run: Run, made: "Training") -> Outcome:
     """Train a network and evaluate its cost along the line, and close to the start if asked.
 
     Args:
         run: Settings: `grid` is the whole line; `zoom`, where it is there, a part of it.
-        training: Makes the training of a seed.
+        made: The training of its seed.
     """
     # Imported here, so that listing the studies does not load torch.
     from thalweg.evaluate import profile
     from thalweg.sections import Line
 
-    made = training(run, run["seed"])
     network, line, numbers = evaluated_line(run, made, seed=run["seed"])
     results: dict[str, Any] = {"line": line}
     if "zoom" in run.settings:
