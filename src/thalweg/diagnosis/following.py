@@ -21,6 +21,7 @@ from thalweg.measures.permutation_tests import order_p_value
 from thalweg.objectives.objective import Objective
 from thalweg.probes.path import path_reading
 from thalweg.results import Array
+from thalweg.space import all_finite
 from thalweg.trajectory.trajectory import Trajectory
 
 __all__ = ["Following", "follows"]
@@ -87,10 +88,10 @@ def follows(objective: Objective, trajectory: Trajectory, chosen: Sequence[int])
     for number in chosen:
         update = trajectory[number].update
         theta = trajectory[number].theta
-        if update is None or not bool((torch.isfinite(update) & torch.isfinite(theta)).all()):
+        if update is None or not (all_finite(update) and all_finite(theta)):
             continue
         gradient = objective.gradient(theta).double().cpu()
-        if not bool(torch.isfinite(gradient).all()):
+        if not all_finite(gradient):
             continue
         before = _update_before(trajectory, number)
         rows.append(_products(update.double().cpu(), gradient, before))
@@ -119,7 +120,7 @@ def _update_before(trajectory: Trajectory, number: int) -> Tensor | None:
     if number == 0 or trajectory.step[number - 1] != trajectory.step[number] - 1:
         return None
     found = trajectory[number - 1].update
-    if found is None or not bool(torch.isfinite(found).all()):
+    if found is None or not all_finite(found):
         return None
     return found.double().cpu()
 

@@ -16,7 +16,7 @@ def run(run: Run) -> Outcome:
     """Train the network adversarially, and draw the cost between its line and its run."""
     from thalweg.studies.trainings import adversarial
 
-    return run_surface(run, adversarial)
+    return run_surface(run, adversarial(run, run["seed"]))
 
 
 STUDY = Study(

@@ -15,7 +15,7 @@ def run(run: Run) -> Outcome:
     """Train the language model, and draw the cost between its line and its run."""
     from thalweg.studies.trainings import language_model
 
-    return run_surface(run, language_model)
+    return run_surface(run, language_model(run, run["seed"]))
 
 
 STUDY = Study(

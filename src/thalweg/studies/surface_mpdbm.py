@@ -18,7 +18,7 @@ def run(run: Run) -> Outcome:
     """Train the machine, and draw the cost between its line and its run."""
     from thalweg.studies.trainings import boltzmann_machine
 
-    return run_surface(run, boltzmann_machine)
+    return run_surface(run, boltzmann_machine(run, run["seed"]))
 
 
 STUDY = Study(

@@ -27,7 +27,7 @@ def run(run: Run) -> Outcome:
     """Train a network, and draw the cost between its line and its run."""
     from thalweg.studies.trainings import perceptron
 
-    return run_surface(run, perceptron)
+    return run_surface(run, perceptron(run, run["seed"]))
 
 
 STUDY = Study(

@@ -1,7 +1,6 @@
 """The cost between the line and the run, as the studies of several networks ask for it."""
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from thalweg.measures.run_surfaces import leaving, obstacle_beside_line
@@ -31,13 +30,13 @@ LOWER_THAN_LINE = Claim(
 )
 
 
-def run_surface(run: Run, training: "Callable[[Run, int], Training]") -> Outcome:
+def run_surface(run: Run, made: "Training") -> Outcome:
     """Train a network, and draw the cost between its line and its run.
 
     Args:
         run: Settings: `across` and `side` are numbers of points, `curvature` says whether to
             measure the curvature across the line.
-        training: Makes the training of a seed.
+        made: The training of its seed.
     """
     # Imported here, so that listing the studies does not load torch.
     from thalweg.probes.principal_surface import principal_surface
@@ -45,7 +44,6 @@ def run_surface(run: Run, training: "Callable[[Run, int], Training]") -> Outcome
     from thalweg.sections import Line
     from thalweg.studies import interpolation as study
 
-    made = training(run, run["seed"])
     done, trajectory = study.train_recorded(run, seed=run["seed"], training=made)
     best = int(done.history.best or 0)
     line = Line(done.start, done.solution, labels=("start", "solution"))
