@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -79,7 +80,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if data.strip() and self.open[-1] != "style":
+        if data.strip() and self.open[-1] not in ("style", "script"):
             self.words.append(data.strip())
 
     def all(self, tag):
@@ -144,28 +145,56 @@ def test_figures_are_pictures_with_words(tmp_path):
     )
 
 
-def test_the_page_asks_for_nothing_and_runs_nothing(tmp_path):
+def parted(text):
+    """Return a page without its scripts, what they hold, and its own script."""
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", text, re.DOTALL)
+    *data, (kind, own) = scripts
+    assert kind == ""
+    for attributes, _ in data:
+        assert re.fullmatch(r' type="application/json" id="figure-\d+-\d+-data"', attributes)
+    bare = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    return bare, [json.loads(content) for _, content in data], own
+
+
+def test_the_page_asks_for_nothing_and_runs_its_own_script_alone(tmp_path):
     text = written([make_record(), make_profile()], tmp_path)
-    page = Page(text)
-    names = {name for name, _ in page.elements}
-    assert not names & {"script", "link", "iframe", "object", "form", "base", "embed"}
-    assert not re.search(r"https?://|//[a-z]|@import|url\(|javascript:", text)
-    for _, attributes in page.elements:
+    bare, data, own = parted(text)
+    assert len(data) == 3
+    names = {name for name, _ in Page(text).elements}
+    assert not names & {"link", "iframe", "object", "form", "base", "embed"}
+    assert not re.search(r"https?://|//[a-z]|@import|url\(|javascript:", bare)
+    # The name of a kind of element, which no browser loads, is the only address in the script.
+    assert re.findall(r"https?://[^\s\"]*", own) == ["http://www.w3.org/2000/svg"]
+    for word in (
+        "fetch(",
+        "XMLHttpRequest",
+        "WebSocket",
+        "import(",
+        "eval(",
+        "Function(",
+        "innerHTML",
+    ):
+        assert word not in own
+    for _, attributes in Page(text).elements:
         assert not any(name.startswith("on") or name == "style" for name in attributes)
-    for link in page.all("a"):
-        assert link["href"].startswith("#chapter-")
+    for link in Page(text).all("a"):
+        assert re.match("#(chapter|figure)-", link["href"])
 
 
-def test_the_policy_allows_this_style_and_pictures_only(tmp_path):
+def test_the_policy_allows_this_style_this_script_and_pictures_only(tmp_path):
     text = written(make_record(), tmp_path)
     (policy,) = [m for m in Page(text).all("meta") if "http-equiv" in m]
     assert policy["http-equiv"] == "Content-Security-Policy"
     rules = dict(rule.strip().split(" ", 1) for rule in policy["content"].split(";"))
     style = re.search("<style>(.*?)</style>", text, re.DOTALL).group(1)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    digests = [
+        base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        for content in (style, parted(text)[2])
+    ]
     assert rules == {
         "default-src": "'none'",
-        "style-src": f"'sha256-{digest}'",
+        "style-src": f"'sha256-{digests[0]}'",
+        "script-src": f"'sha256-{digests[1]}'",
         "img-src": "data:",
         "base-uri": "'none'",
         "form-action": "'none'",
@@ -182,11 +211,13 @@ def test_records_folders_and_results_go_into_one_page(tmp_path):
     page = Page(written(iter(items), tmp_path, title="All <of> it"))
     assert page.words.count("All <of> it") == 2  # the tab and the heading
     assert page.words.count("From a folder") == 4  # contents and heading, twice
-    assert page.words.count("Cost on a plane through parameter space") == 2
-    assert page.words.count("Cost during training") == 2
+    assert page.words.count("Cost on a plane through parameter space") == 3  # and at the figure
+    assert page.words.count("Cost during training") == 3
     targets = [section["id"] for section in page.all("section")]
-    assert [link["href"] for link in page.all("a")] == [f"#{target}" for target in targets]
-    assert len(set(targets)) == 6
+    assert targets[0] == "side-by-side"
+    links = [link["href"] for link in page.all("a") if link["href"].startswith("#chapter")]
+    assert links == [f"#{target}" for target in targets[1:]]
+    assert len(set(targets)) == 7
 
 
 @pytest.mark.parametrize("form", [str, lambda folder: folder])
@@ -228,7 +259,7 @@ def test_everything_is_text_to_the_page(tmp_path):
         summary=(nasty,),
     )
     page = Page(written([record, profile], tmp_path, title=nasty))
-    assert page.all("script") == []
+    assert len(page.all("script")) == 3  # two figures and the page's own
     assert all(picture["src"].startswith("data:") for picture in page.all("img"))
 
 
@@ -247,6 +278,7 @@ def test_without_the_extra_the_message_says_what_to_install(monkeypatch, missing
     monkeypatch.setitem(sys.modules, missing, None)
     monkeypatch.delitem(sys.modules, "thalweg.figures.draw")
     monkeypatch.delitem(sys.modules, "thalweg.reports.page")
+    monkeypatch.delitem(sys.modules, "thalweg.reports.chapters")
     with pytest.raises(ImportError, match=r"pip install 'thalweg\[report\]'"):
         importlib.import_module("thalweg.reports.page")
 
@@ -260,6 +292,39 @@ def test_results_are_measured_stored_and_shown_without_torch():
     assert done.stdout.strip() == "False"
 
 
+def test_what_records_have_in_common_stands_side_by_side(tmp_path):
+    one = make_record(title="One", results={"line": make_profile()}, numbers={"a": 1.5, "b": 2})
+    two = make_record(title="Two", results={"line": make_profile()}, numbers={"a": 2.5, "c": 3})
+    text = written([one, two], tmp_path)
+    beside = text[text.index('id="side-by-side"') : text.index('id="chapter-1"')]
+    page = Page(f"<main><section {beside.rsplit('<section', 1)[0]}</main>")
+    copies = [figure["data-figure"] for figure in page.all("figure")]
+    assert copies == ["figure-1-1-data", "figure-2-1-data"]
+    assert page.words[-3:] == ["a", "1.5", "2.5"]  # what only one of them has is in its chapter
+    assert not {"b", "c"} & set(page.words)
+    assert "side-by-side" not in written([one, make_profile()], tmp_path)
+
+
+def test_records_of_one_title_are_told_apart(tmp_path):
+    page = Page(written([make_record(title="Same"), make_record(title="Same")], tmp_path))
+    assert {"Same (1)", "Same (2)"} <= set(page.words)
+
+
+def test_the_picture_that_matters_most_stands_first(tmp_path):
+    results = {
+        "history": History(epoch=[0, 1], loss=[2.0, 1.0]),
+        "line": make_profile(),
+        "map": Surface(x=[0.0, 1.0], y=[0.0, 1.0], loss=np.ones((2, 2))),
+    }
+    page = Page(written(make_record(results=results), tmp_path))
+    alts = [picture["alt"].split(".")[0] for picture in page.all("img")]
+    assert alts == [
+        "Cost on a plane through parameter space",
+        "Cost during training",
+        "Cost along the line from start to end",
+    ]
+
+
 def diagnosis_page(make, tmp_path):
     record = Record(study="diagnosis", title="A run", results={"diagnosis": make()})
     return Page(written(record, tmp_path))
@@ -270,7 +335,7 @@ def test_a_diagnosis_begins_with_its_words_then_the_picture_then_the_table(tmp_p
     places = [
         text.index("Gradient noise takes 62 % of the possible progress"),
         text.index("What to try: Raise the batch size from 8 to 64"),
-        text.index("<figure>"),
+        text.index("<figure "),
         text.index("Every obstacle"),
     ]
     assert places == sorted(places)
@@ -329,5 +394,5 @@ def test_the_words_of_a_diagnosis_are_text_to_the_page(tmp_path):
     )
     hostile = Diagnosis(complete([finding]), step=[0.0], loss=[1.0], floor_source=nasty)
     page = Page(written(hostile, tmp_path))
-    assert page.all("script") == []
+    assert len(page.all("script")) == 2  # a figure and the page's own
     assert page.words.count(nasty) >= 4

@@ -16,7 +16,7 @@ NOT_REPRODUCED = {
     # Of 14 held-out runs, those of a concave canyon and of single examples with momentum are not.
     "obstacle-gallery": ["cause is named in at least 95 %"],
     "interp-adversarial-maxout": ["most of its epochs at the bottom"],
-    "interp-conv-cifar": ["shallow barrier"],
+    "interp-conv-cifar": ["shallow barrier", "Smaller initial weights"],
     # Digits of 8 by 8 are linearly separable but for 2 %.
     "interp-mpdbm": ["second minimum", "than by a linear classifier", "multi-inference trick"],
     "surface-adversarial-relu": ["falls along the run"],

@@ -23,6 +23,7 @@ import tyro
 
 from thalweg._version import __version__
 from thalweg.cli.diagnosis import diagnose
+from thalweg.cli.explorer import view
 from thalweg.cli.folders import rank_here, say
 from thalweg.cli.sections import profile, surface
 from thalweg.cli.spectra import spectrum
@@ -33,7 +34,7 @@ __all__ = ["main"]
 # What an interrupted command leaves behind.
 _TRAINED = "Training and points that had finished are kept; the same command goes on from there."
 _POINTS = "Nothing was written but finished points; the same command goes on from there."
-_KEPT = {"run": _TRAINED, "demo": _TRAINED, "profile": _POINTS, "surface": _POINTS}
+_KEPT = {"run": _TRAINED, "demo": _TRAINED, "profile": _POINTS, "surface": _POINTS, "view": _POINTS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "surface": surface,
         "spectrum": spectrum,
         "diagnose": diagnose,
+        "view": view,
         "report": report,
     }
     try:

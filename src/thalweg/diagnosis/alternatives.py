@@ -21,11 +21,13 @@ from thalweg.space import all_finite
 
 __all__ = ["Alternatives", "Effort", "Optimizer", "Place", "look_around"]
 
-_HALVINGS = 8  # of a Newton step that does not lower J
+# Shares of the largest curvature that are added to all of it where a Newton step goes too far.
+_DAMPINGS = (0.0, *(10.0 ** (-k / 2) for k in range(8, -1, -1)))
 _GROWTHS = 14  # of a step along negative curvature, fourfold each
 _FEWER = 4.0  # by which a step that turned out unsafe is divided
 _ATTEMPTS = 7
 _ENOUGH = 1e-3  # share of what is left: a Newton step that gains less ends the search
+_AT_ONCE = 0.05  # share of what is left: less has been gained where an escape comes at once
 _VALLEY = 20.0  # times smaller than the largest is the curvature along a valley
 _ARRIVAL = 6  # dimension of the Krylov space that tells the curvature where a step leads
 _NEGATIVE = 1e-3  # share of the largest size of an eigenvalue from which on one is negative
@@ -376,32 +378,53 @@ class _Descent:
 def _newton(
     space: _Space, theta: Tensor, model: LocalModel, floor: float, effort: Effort
 ) -> _Descent:
-    """Take saddle-free Newton steps."""
+    """Take saddle-free Newton steps.
+
+    What follows an escape is gained by it where next to nothing had been gained before, and
+    nothing but the escape would have gained any more.
+    """
     level = space.value(theta)
+    least = _AT_ONCE * max(level - floor, 0.0)
     gained = {"negative": 0.0, "positive": 0.0}
+    escaped = False
     for number in range(effort.newton):
         if number:
             model = space.model(theta, effort.krylov)
-        found = [
-            ("positive", *_downhill(space, theta, level, model)),
-            ("negative", *_escape(space, theta, level, model, floor)),
-        ]
-        how, better, there = min(found, key=lambda each: each[1])
-        if not better < level - _ENOUGH * max(level - floor, 0.0) or there is None:
+        enough = level - _ENOUGH * max(level - floor, 0.0)
+        down = _downhill(space, theta, level, model)
+        out = _escape(space, theta, level, model, floor)
+        how, (better, there) = min(
+            (("positive", down), ("negative", out)), key=lambda each: each[1][0]
+        )
+        if not better < enough or there is None:
             break
-        gained[how] += level - better
+        if how == "negative" and _promise_of(model) > least:
+            how = "positive"  # no saddle point, but a slope that bends down
+        stuck = gained["positive"] <= least and not down[0] < enough
+        escaped |= how == "negative" and stuck
+        gained["negative" if escaped else how] += level - better
         theta, level = there, better
     return _Descent(theta, level, gained["negative"], gained["positive"])
+
+
+def _promise_of(model: LocalModel) -> float:
+    """Return what the slope along the most negative curvature promises, ½ c²/abs(λ)."""
+    return 0.5 * float(model.slopes[0]) ** 2 / abs(float(model.eigenvalues[0]))
 
 
 def _downhill(
     space: _Space, theta: Tensor, level: float, model: LocalModel
 ) -> tuple[float, Tensor | None]:
-    """Return J, and where, after the best share of the Newton step along positive curvature."""
-    upward = model.curved() & (model.eigenvalues > 0)
-    values = torch.where(upward, model.eigenvalues, torch.ones_like(model.eigenvalues))
-    step = model.along(torch.where(upward, -model.slopes / values, torch.zeros_like(values)))
-    return _best(space, theta, step, [0.5**k for k in range(_HALVINGS)], level)
+    """Return J, and where, after the best damped Newton step, escapes left out.
+
+    The floor of a valley may bend either way: curvature that is no more than a trace of the
+    largest is taken by its size.
+    """
+    taken = model.curved() & (model.eigenvalues > -_NEGATIVE * model.largest)
+    values = torch.where(taken, model.eigenvalues.abs(), torch.ones_like(model.eigenvalues))
+    slopes = torch.where(taken, -model.slopes, torch.zeros_like(values))
+    steps = [model.along(slopes / (values + damping * model.largest)) for damping in _DAMPINGS]
+    return _best(space, theta, steps, level)
 
 
 def _escape(
@@ -417,18 +440,18 @@ def _escape(
     if not unit > 0:
         return math.inf, None
     vector = model.vectors[0] * (-1.0 if float(model.slopes[0]) > 0 else 1.0)
-    sizes = [unit * 4.0 ** (k / 2) for k in range(_GROWTHS)]
-    tries = [_best(space, theta, sign * vector, sizes, level) for sign in (1.0, -1.0)]
+    steps = [unit * 4.0 ** (k / 2) * vector for k in range(_GROWTHS)]
+    tries = [_best(space, theta, [sign * step for step in steps], level) for sign in (1.0, -1.0)]
     return min(tries, key=lambda each: each[0])
 
 
 def _best(
-    space: _Space, theta: Tensor, step: Tensor, shares: list[float], level: float
+    space: _Space, theta: Tensor, steps: list[Tensor], level: float
 ) -> tuple[float, Tensor | None]:
-    """Return the lowest J over shares of a step, and where; stop once it gets worse again."""
+    """Return the lowest J over steps, and where; stop once it gets worse again."""
     best: tuple[float, Tensor | None] = (math.inf, None)
-    for share in shares:
-        there = space.moved(theta, share * step)
+    for step in steps:
+        there = space.moved(theta, step)
         value = space.value(there)
         if value < best[0]:
             best = (value, there)

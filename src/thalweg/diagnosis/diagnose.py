@@ -389,7 +389,7 @@ def _effort(objective: Objective, examples: dict[str, int]) -> Effort:
     """Return how much is spent on one point: a rule, so that it is the same everywhere."""
     size = objective.space.size
     if not isinstance(objective, ModelObjective):
-        return Effort(None if size <= _WHOLE else 64, 300, 25)
+        return Effort(None if size <= _WHOLE else 64, 300, 50)
     work = size * (examples.get("derivatives") or objective.splits[0].examples)
     if work <= 2e7:
         return Effort(None if size <= 64 else 24, 40, 2)

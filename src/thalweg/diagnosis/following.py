@@ -96,6 +96,9 @@ def follows(objective: Objective, trajectory: Trajectory, chosen: Sequence[int])
         before = _update_before(trajectory, number)
         rows.append(_products(update.double().cpu(), gradient, before))
         size = len(theta)
+    rests = _rate_at_rest(objective, trajectory, chosen)
+    if rests is not None:
+        return Following(rests, 0.0, 0.0, 0.0, len(rows), math.nan)
     if not rows:
         descends = _descends(objective, trajectory, chosen)
         return Following(math.nan, math.nan, 0.0, math.nan, 0, math.nan, descends)
@@ -113,6 +116,24 @@ def _descends(objective: Objective, trajectory: Trajectory, chosen: Sequence[int
         return False
     path = path_reading(objective, trajectory)
     return bool(path.descends and path.order_p <= ORDERED)
+
+
+def _rate_at_rest(
+    objective: Objective, trajectory: Trajectory, chosen: Sequence[int]
+) -> float | None:
+    """Return ε where all updates, and all ε g, vanish in the rounding of the parameters."""
+    rates = []
+    for number in chosen:
+        point = trajectory[number]
+        rate = float(trajectory.learning_rate[number])
+        if point.update is None or not math.isfinite(rate):
+            continue
+        rounding = torch.finfo(point.theta.dtype).eps * point.theta.abs()
+        expected = rate * objective.gradient(point.theta).to(point.theta)
+        if not bool((torch.maximum(point.update.abs(), expected.abs()) <= rounding).all()):
+            return None
+        rates.append(rate)
+    return float(np.median(rates)) if rates else None
 
 
 def _update_before(trajectory: Trajectory, number: int) -> Tensor | None:

@@ -193,6 +193,12 @@ class _Judge:
         def words(worst: Losses) -> Evidence:
             product, limit = self._stability(worst.stretch)
             text = f"ε·λ_max = {product:.3g}, limit {limit:.3g}"
+            ways = worst.stretch.alternatives
+            if product <= limit and ways.same > ways.start.loss:
+                text += (
+                    f", but such steps without noise take J from {ways.start.loss:.4g} to "
+                    f"{ways.same:.4g}"
+                )
             return Evidence(text, product, limit, worst.stretch.first)
 
         found = self._charged("too_large", words)

@@ -47,12 +47,16 @@ def losses_of(stretch: Stretch, readings: Readings) -> Losses:
     noise = too_large = too_small = conditioning = saddle = plateau = 0.0
     if stretch.noise >= at.NOISY:
         noise, level = charged(ways.same, level)
-    too_large, level = charged(ways.smaller, level)
     own = stretch.rate
-    if math.isfinite(own) and ways.safe_rate >= at.FAR_TOO_SMALL * own:
-        too_small, level = charged(ways.safe, level)
+    smaller = ways.smaller
+    if math.isnan(smaller) and ways.same > start and ways.safe_rate < own:
+        smaller = ways.safe_throughout  # within the limit at first, and yet J climbs by such steps
+    too_large, level = charged(smaller, level)
     left = start - floor
+    # Where slope and curvature promise nothing, a longer step that helps is a leap in the dark.
     flat = ways.start.reach_of(ways.way) <= at.AT_REST * left
+    if math.isfinite(own) and ways.safe_rate >= at.FAR_TOO_SMALL * own and not flat:
+        too_small, level = charged(ways.safe, level)
     if ways.by_negative >= ways.by_positive and not flat:
         throughout = ways.safe_throughout if too_small > 0 else math.inf
         saddle, level = charged(ways.newton, max(min(level, throughout), floor))

@@ -40,6 +40,7 @@ except ImportError as error:
 from thalweg.figures.draw_space import draw_space
 from thalweg.figures.figure import Bar, Figure, Grid, Map, Panel
 from thalweg.figures.plots import figure_of
+from thalweg.figures.printable import printable
 from thalweg.records import Result, write_atomically
 from thalweg.results import Displacement
 
@@ -173,7 +174,7 @@ def render(figure: Figure, form: Format, *, caption: bool = False) -> bytes:
         caption: Whether to write the caption below the picture as well.
     """
     with matplotlib.style.context(["default", _STYLE]):
-        canvas = _canvas(figure, caption)
+        canvas = _canvas(printable(figure), caption)
         _settle(canvas)
         buffer = BytesIO()
         canvas.savefig(buffer, format=form, dpi=_DPI, metadata=_metadata(figure, form))

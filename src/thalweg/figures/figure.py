@@ -162,6 +162,7 @@ class Path:
         label: Its name.
         rank: As for `Curve`.
         dots: Whether the points themselves are marked.
+        columns: What else is known of each point, for readers who ask: name and values (n,).
     """
 
     x: Array
@@ -170,6 +171,7 @@ class Path:
     label: str
     rank: int = 0
     dots: bool = False
+    columns: tuple[tuple[str, Array], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

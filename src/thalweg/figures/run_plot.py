@@ -102,6 +102,7 @@ def _sheet(
         true,
         "run",
         dots=len(true) <= _FEW_POINTS,
+        columns=_known(surface),
     )
     paths = [run]
     if surface.kind != "principal":
@@ -123,6 +124,13 @@ def _sheet(
     sheet = Sheet(x, y, z, label, log, tuple(paths), places, box)
     view = best_view(sheet, run)
     return Sheet(x, y, z, label, log, tuple(paths), places, box, view)
+
+
+def _known(surface: RunSurface) -> tuple[tuple[str, Array], ...]:
+    """Return what is known of each point of the run beside its place and its cost."""
+    run, off = surface.run, ("off the surface", surface.run.off)
+    line = () if surface.kind == "principal" else (("off the line", run.distance),)
+    return (("updates", run.step), *line, off)
 
 
 def _thinned(table: Array) -> Array:

@@ -3,12 +3,13 @@
 Figure 6 of Goodfellow, Vinyals & Saxe (2015): on CIFAR-10 the cost of a convolutional maxout
 network looks well-behaved along the whole line, but zoomed in near the start there is a shallow
 barrier, "reasonably wide but not very tall". The paper suspects that the initial weights were
-larger than they should be; here the network is trained once more from weights a third as large.
+larger than they should be; here the network is trained once more from smaller ones: a third as
+large, and at `small`, where that never leaves its plateau, half as large.
 
 The network is the paper's (16,247,830 parameters: three convolutional maxout layers of 96, 192 and
 192 channels, one of 500 units, kernel norms limited, learning rates of the convolutions divided by
-20; contrast normalised and whitened images). That of scale `small` has 24, 32, 32 channels and 64
-units, and sees 4,000 images.
+20; contrast normalised and whitened images). That of scale `small` has 16, 24, 24 channels and 48
+units, and sees 2,000 images.
 
 Expected: no climb of the whole line worth the name; a small one near the start, smaller or gone
 from smaller weights.
@@ -53,14 +54,17 @@ def run(run: Run) -> Outcome:
         **window_numbers(near, "smaller_"),
         "smaller_error": float(network.history.metrics["error"]["valid"][best]),
     }
+    losses = network.history.loss["train"]
+    numbers["smaller_fall"] = float(losses[0] - losses[best])
     numbers["near_climb_of_line"] = numbers["near_climb"] / numbers["span"]
     numbers["smaller_climb_of_line"] = numbers["smaller_climb"] / numbers["span"]
     results = {**first.results, "near-the-start-smaller": near, "run-smaller": network.history}
     summary = (
         *first.summary,
         f"Near the start the cost climbs by {numbers['near_climb']:.2g}, "
-        f"{numbers['near_climb_of_line']:.2%} of the range of the line; from weights a third as "
-        f"large by {numbers['smaller_climb']:.2g}.",
+        f"{numbers['near_climb_of_line']:.2%} of the range of the line; from smaller weights "
+        f"by {numbers['smaller_climb']:.2g}, from which training lowers it by "
+        f"{numbers['smaller_fall']:.3g}.",
     )
     return Outcome(results, numbers, summary)
 
@@ -93,15 +97,17 @@ STUDY = Study(
         },
         "small": {
             "data": "cifar10",
-            "examples": 4000,
-            "valid_examples": 1000,
+            "examples": 2000,
+            "valid_examples": 500,
+            # Fewer channels need wider weights to leave the plateau as soon.
             "network": {
-                "channels": [24, 32, 32],
-                "hidden": 64,
-                "epochs": 14,
-                "batch_size": 32,
+                "channels": [16, 24, 24],
+                "hidden": 48,
+                "epochs": 18,
+                "batch_size": 16,
+                "init_range": 0.03,
             },
-            "smaller_init_range": 0.005 / 3,
+            "smaller_init_range": 0.015,
             "grid": [-0.25, 2.0, 19],
             "zoom": [0.0, 0.25, 21],
         },
@@ -127,9 +133,11 @@ STUDY = Study(
             "it climbs by {near_climb:.2g}, {near_climb_of_line:.3%} of the range",
         ),
         Claim(
-            "Smaller initial weights make it lower, or remove it.",
-            lambda n: n["smaller_climb"] < n["near_climb"] or n["near_climb"] == 0,
-            "it climbs by {smaller_climb:.2g} instead of {near_climb:.2g}",
+            "Smaller initial weights, from which training gains at least half as much, make it "
+            "lower, or remove it.",
+            lambda n: n["smaller_climb"] < n["near_climb"] and n["smaller_fall"] >= 0.5 * n["span"],
+            "it climbs by {smaller_climb:.2g} instead of {near_climb:.2g}; training from there "
+            "gains {smaller_fall:.3g}, from the others {span:.3g}",
         ),
     ),
 )

@@ -53,6 +53,7 @@ def diagnosed_cases(run: Run) -> list[dict[str, Any]]:
     from thalweg.studies.planted_networks import planted_networks
     from thalweg.studies.planted_problems import planted_functions
     from thalweg.studies.unseen_problems import unseen_functions, unseen_networks
+    from thalweg.studies.varied_problems import varied_functions, varied_networks
 
     few, folder = bool(run["few"]), run.folder / "runs"
     cases = [
@@ -60,6 +61,8 @@ def diagnosed_cases(run: Run) -> list[dict[str, Any]]:
         *planted_networks(few, folder),
         *further_functions(few),
         *further_networks(few, folder),
+        *varied_functions(few),
+        *varied_networks(few, folder),
         *unseen_functions(few),
         *unseen_networks(few, folder),
     ]
