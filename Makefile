@@ -53,15 +53,17 @@ $(PEERS_VENV)/.ready:
 	@$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
 	  loss-landscapes==3.0.6 loss-landscape-3d==0.1.3 pyhessian==0.1 \
 	  curvlinops-for-pytorch==3.0.1 einops einconv opt-einsum unfoldNd linear_operator \
-	  backpack-for-pytorch jaxtyping wadler_lindig scipy
+	  backpack-for-pytorch jaxtyping wadler_lindig scipy plotly==7.1.0 narwhals packaging
 	@touch $@
 
-bench: $(VENV)/.ready-all $(if $(PEERS),$(PEERS_VENV)/.ready)
+bench: $(VENV)/.ready-dev $(if $(PEERS),$(PEERS_VENV)/.ready)
 	@$(BIN)/python benchmarks/run.py --scale $(SCALE) \
 	  $(if $(PEERS),--peers $(PEERS_VENV)/bin/python)
 	@$(BIN)/python benchmarks/recording.py --scale $(SCALE)
 	@$(BIN)/python benchmarks/displacement.py --scale $(SCALE)
 	@$(BIN)/python benchmarks/curvature.py --scale $(SCALE) \
+	  $(if $(PEERS),--peers $(PEERS_VENV)/bin/python)
+	@$(BIN)/python benchmarks/report.py --scale $(SCALE) \
 	  $(if $(PEERS),--peers $(PEERS_VENV)/bin/python)
 	@$(BIN)/python benchmarks/table.py --scale $(SCALE)
 

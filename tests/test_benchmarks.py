@@ -20,6 +20,7 @@ import peers
 import points_needed
 import pytest
 import recording
+import report as report_benchmark
 import run
 import table
 import torch
@@ -472,3 +473,21 @@ def test_residuals_of_eigenpairs_are_our_own():
     rest = (product - value * vector[0].double()).norm() / vector.double().norm()
     (found,) = curvature.residuals(problem, [value], 2 * vector)
     assert found == pytest.approx(float(rest) / abs(value), rel=1e-9)
+
+
+def test_the_report_is_timed_where_a_browser_is(tmp_path, capsys):
+    report_benchmark.main(["--scale", "smoke", "--output", str(tmp_path)])
+    told = capsys.readouterr().out
+    if "no browser is installed" in told:
+        pytest.skip("no browser is installed")
+    found = json.loads((tmp_path / "smoke" / "report.json").read_text())
+    assert found["milliseconds"]["thalweg"].keys() == {"paint", "surface", "frame"}
+    assert all(value > 0 for value in found["milliseconds"]["thalweg"].values())
+    assert len(found["rounds"]["thalweg"]) == 2
+
+
+def test_without_a_browser_nothing_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report_benchmark.shutil, "which", lambda name: None)
+    report_benchmark.main(["--scale", "smoke", "--output", str(tmp_path)])
+    assert "nothing was measured" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -165,19 +165,20 @@ def draw(
     return path
 
 
-def render(figure: Figure, form: Format, *, caption: bool = False) -> bytes:
+def render(figure: Figure, form: Format, *, caption: bool = False, dpi: int = _DPI) -> bytes:
     """Return the picture of a figure as the bytes of a file.
 
     Args:
         figure: What to draw.
         form: `"png"`, `"pdf"` or `"svg"`.
         caption: Whether to write the caption below the picture as well.
+        dpi: Dots per inch of a PNG.
     """
     with matplotlib.style.context(["default", _STYLE]):
         canvas = _canvas(printable(figure), caption)
         _settle(canvas)
         buffer = BytesIO()
-        canvas.savefig(buffer, format=form, dpi=_DPI, metadata=_metadata(figure, form))
+        canvas.savefig(buffer, format=form, dpi=dpi, metadata=_metadata(figure, form))
     return buffer.getvalue()
 
 

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.figures.figure import Panel, Sheet
-from thalweg.figures.perspective import heights, hidden, limits_of, refined
+from thalweg.figures.perspective import heights, hidden, limits_of, refined, some
 from thalweg.results import Array
 
 __all__ = ["draw_space"]
 
 _ZOOM = 1.1
 _ROWS = 48  # that make colours look smooth
+_MOST = 64  # rows and columns that a picture of a column's width can show
 _FAINT = 0.38  # opacity of what the surface hides
 _SURFACE, _INK = 0.92, "#1a1a1a"
 _PANE, _GRID = (1.0, 1.0, 1.0, 0.0), "#dedede"
@@ -46,7 +47,7 @@ def draw_space(
     axes.set_anchor("W")  # the words about the height stand on the right
     axes.view_init(*sheet.view)
     axes.set_box_aspect(sheet.box, zoom=_ZOOM)
-    sheet = _fine(sheet)
+    sheet = _fine(_thinned(sheet))
     z = heights(sheet.z, sheet.log)
     middle = _face_means(z)
     faces = colours(10**middle if sheet.log else middle)
@@ -110,6 +111,12 @@ def _draw_paths(
                     alpha=_FAINT if behind else 1.0,
                     zorder=order + (-2.4 if behind else 0.1),
                 )
+
+
+def _thinned(sheet: Sheet) -> Sheet:
+    """Return a sheet with as many rows and columns as can be told apart."""
+    kept = np.ix_(*(some(size, _MOST) for size in sheet.x.shape))
+    return replace(sheet, x=sheet.x[kept], y=sheet.y[kept], z=sheet.z[kept])
 
 
 def _fine(sheet: Sheet) -> Sheet:

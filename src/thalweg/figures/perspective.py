@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from thalweg.figures.figure import Path, Sheet
 from thalweg.results import Array
 
-__all__ = ["best_view", "boxed", "heights", "hidden", "limits_of", "refined"]
+__all__ = ["best_view", "boxed", "heights", "hidden", "limits_of", "refined", "some"]
 
 _NEARER = 0.015  # in lengths of the box: what covers a point is at least this much nearer
-_MOST_ROWS = 60  # of a surface that is asked whether it covers a point
+_MOST = 40  # rows and columns of a surface that is asked whether it covers a point
 _POINTS_AT_ONCE = 64
 
 # Eyes from which the first axis runs from left to right, the most pleasing first.
@@ -102,16 +102,22 @@ def best_view(sheet: Sheet, path: Path) -> tuple[float, float]:
     return min(_VIEWS, key=lambda view: round(float(np.mean(hidden(sheet, visible, view))), 2))
 
 
+def some(count: int, most: int) -> NDArray[np.intp]:
+    """Return which of so many rows, or columns, are kept: the first and the last among them."""
+    if count <= most:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, most).round().astype(np.intp))
+
+
 def _columns(what: Sheet | Path, log: bool) -> tuple[Array, Array, Array]:
     """Return x, y and height."""
     return what.x, what.y, heights(what.z, log)
 
 
 def _triangles(points: Array) -> Array:
-    """Cut a mesh into triangles, shape (count, 3, 3), after thinning its rows."""
-    rows = len(points)
-    if rows > _MOST_ROWS:
-        points = points[np.unique(np.linspace(0, rows - 1, _MOST_ROWS).round().astype(int))]
+    """Cut a mesh into triangles, shape (count, 3, 3), after thinning it."""
+    rows, columns = (some(size, _MOST) for size in points.shape[:2])
+    points = points[np.ix_(rows, columns)]
     a, b, c, d = points[:-1, :-1], points[1:, :-1], points[1:, 1:], points[:-1, 1:]
     found = np.concatenate([np.stack(t, axis=-2).reshape(-1, 3, 3) for t in ((a, b, c), (a, c, d))])
     finite: Array = found[np.isfinite(found).all(axis=(1, 2))]

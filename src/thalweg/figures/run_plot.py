@@ -13,7 +13,7 @@ from thalweg.figures.captions import (
 )
 from thalweg.figures.elements import needs_log, shown, span
 from thalweg.figures.figure import Axis, Curve, Figure, Map, Marker, Panel, Path, Sheet
-from thalweg.figures.perspective import best_view
+from thalweg.figures.perspective import best_view, some
 from thalweg.results import Array, RunSurface
 
 __all__ = ["run_figure"]
@@ -135,10 +135,8 @@ def _known(surface: RunSurface) -> tuple[tuple[str, Array], ...]:
 
 def _thinned(table: Array) -> Array:
     """Return some rows of a table that has many, the first and the last among them."""
-    if len(table) <= _MOST_ROWS:
-        return table
-    some: Array = table[np.unique(np.linspace(0, len(table) - 1, _MOST_ROWS).round().astype(int))]
-    return some
+    kept: Array = table[some(len(table), _MOST_ROWS)]
+    return kept
 
 
 def _curves(surface: RunSurface, x: Array) -> tuple[Curve, ...]:
@@ -302,8 +300,8 @@ def _row_words(surface: RunSurface, rows: NDArray[np.intp]) -> str:
         if lost
         else ""
     )
-    some = f"{_MOST_ROWS} of the rows are drawn in space." if len(rows) > _MOST_ROWS else ""
-    return joined(back, some)
+    fewer = f"{_MOST_ROWS} of the rows are drawn in space." if len(rows) > _MOST_ROWS else ""
+    return joined(back, fewer)
 
 
 def _alt(surface: RunSurface, finite: Array, true: Array) -> str:

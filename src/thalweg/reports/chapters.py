@@ -4,7 +4,7 @@ import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from markupsafe import Markup
 
@@ -26,6 +26,7 @@ from thalweg.results.diagnosis_table import (
 
 __all__ = ["Chapter", "Obstacle", "Picture", "Verdicts", "chapter_of", "in_words"]
 
+_POSTER_DPI = 220
 # Which picture matters most, by the kind of its result; the others keep the order of the record.
 _FIRST: tuple[type, ...] = (RunSurface, Diagnosis, Surface, Profile)
 
@@ -181,12 +182,16 @@ def _pictures(record: Record, number: int) -> Iterator[Picture]:
 
 def _picture(name: str, place: str, figure: Figure) -> Picture:
     """Draw a figure into an address that holds the picture itself."""
-    poster = base64.b64encode(render(figure, "svg")).decode()
+    # Thousands of little faces take a browser longer as shapes than as dots.
+    dots = any(panel.sheet is not None or panel.map is not None for panel in figure.panels)
+    form: Literal["png", "svg"] = "png" if dots else "svg"
+    kind = "image/png" if dots else "image/svg+xml"
+    poster = base64.b64encode(render(figure, form, dpi=_POSTER_DPI)).decode()
     return Picture(
         name=name,
         id=place,
         title=figure.title,
-        source=f"data:image/svg+xml;base64,{poster}",
+        source=f"data:{kind};base64,{poster}",
         alt=figure.alt,
         caption=figure.caption,
         data=Markup(figure_json(figure)),  # which escapes what HTML would take for its own
