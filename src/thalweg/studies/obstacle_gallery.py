@@ -50,6 +50,7 @@ def diagnosed_cases(run: Run) -> list[dict[str, Any]]:
     """Return a row for each case: what is planted, what was named, what was wrongly present."""
     from thalweg.diagnosis import diagnose
     from thalweg.studies.further_problems import further_functions, further_networks
+    from thalweg.studies.mixed_problems import mixed_functions, mixed_networks
     from thalweg.studies.planted_networks import planted_networks
     from thalweg.studies.planted_problems import planted_functions
     from thalweg.studies.unseen_problems import unseen_functions, unseen_networks
@@ -63,6 +64,8 @@ def diagnosed_cases(run: Run) -> list[dict[str, Any]]:
         *further_networks(few, folder),
         *varied_functions(few),
         *varied_networks(few, folder),
+        *mixed_functions(few),
+        *mixed_networks(few, folder),
         *unseen_functions(few),
         *unseen_networks(few, folder),
     ]

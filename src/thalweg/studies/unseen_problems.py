@@ -27,22 +27,20 @@ from thalweg.studies.planted_problems import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor, nn
 
 __all__ = ["unseen_functions", "unseen_networks"]
 
 _FUNCTION_SETTINGS = (
-    FunctionSetting(3000, 8, 1.0, 0.0, 1.0),
-    FunctionSetting(3001, 20, 2e-2, 3.0, 0.2),
-    FunctionSetting(3002, 46, 70.0, -5.0, 2.0),
-    FunctionSetting(3003, 110, 1.0, 0.0, 1.0),
+    FunctionSetting(5000, 7, 1.0, 0.0, 1.0),
+    FunctionSetting(5001, 16, 3e-3, 1.0, 5.0),
+    FunctionSetting(5002, 40, 25.0, -4.0, 0.3),
+    FunctionSetting(5003, 90, 1.0, 0.0, 1.0),
 )
 _NETWORK_SETTINGS = (
-    NetworkSetting(4000, 52, "sgd"),
-    NetworkSetting(4001, 36, "momentum"),
-    NetworkSetting(4002, 84, "adam"),
+    NetworkSetting(6000, 40, "momentum"),
+    NetworkSetting(6001, 56, "sgd"),
+    NetworkSetting(6002, 72, "adam"),
 )
 
 
@@ -61,162 +59,153 @@ def unseen_networks(few: bool, folder: Path) -> Iterator[Case]:
 # Closed forms.
 
 
-def _string(setting: FunctionSetting) -> Planted:
-    """A string of 60 beads, half of its energy in its two slowest modes."""
+def _two_clusters(setting: FunctionSetting) -> Planted:
+    """Rotated quadratic with eigenvalues 1 and 10⁻⁴, half of the energy in each of the two."""
     import torch
 
-    place = torch.arange(1, 61, dtype=torch.float64)
-    modes = torch.sin(math.pi * place[:, None] * place / 61) * math.sqrt(2 / 61)
-    values = 4 * torch.sin(math.pi * place / 122).square()
-    energy = torch.full_like(values, 0.5 / 58)
-    energy[:2] = 0.25
-    start = modes @ ((2 * energy / values).sqrt() * normal_numbers(setting, 60).sign())
+    size = setting.size
+    columns = torch.linalg.qr(normal_numbers(setting, size * size).reshape(size, size)).Q
+    values = torch.ones(size, dtype=torch.float64)
+    values[: size // 2] = 1e-4
+    share = torch.where(values < 0.5, 0.5 / (size // 2), 0.5 / (size - size // 2))
+    start = columns @ (2 * share / values).sqrt()
 
     def cost(t: "Tensor") -> "Tensor":
-        total: Tensor = 0.5 * (torch.diff(t).square().sum() + t[0] ** 2 + t[-1] ** 2)
+        total: Tensor = 0.5 * (values * (columns.T @ t).square()).sum()
         return total
 
-    return descended(setting, cost, start, 0.45, 80, floor=0.0)
+    return descended(setting, cost, start, 1.2, 150, floor=0.0)
 
 
-def _chained_valley(setting: FunctionSetting) -> Planted:
-    """Rosenbrock's function in a chain, from the origin, on the floor of its valley."""
-
-    def cost(t: "Tensor") -> "Tensor":
-        walls, along = t[1:] - t[:-1].square(), 1 - t[:-1]
-        total: Tensor = (100 * walls.square() + along.square()).mean()
-        return total
-
-    start = 0.02 * normal_numbers(setting, 8).abs()
-    return descended(setting, cost, start, 9e-3, 250, floor=0.0)
-
-
-def _noisy_counts(setting: FunctionSetting) -> Planted:
-    """Poisson regression; noise alone keeps J up by half of what there is to gain."""
-    import torch
-
-    size = min(setting.size, 40)
-    inputs = normal_numbers(setting, 6 * size * size).reshape(6 * size, size) / size**0.5
-    truth = 0.5 * torch.cos(torch.arange(size, dtype=torch.float64))
-    counts = torch.exp(inputs @ truth)
-
-    def cost(t: "Tensor") -> "Tensor":
-        logs = inputs @ t
-        total: Tensor = (torch.exp(logs) - counts * logs).mean()
-        return total
-
-    hessian = inputs.T @ (counts[:, None] * inputs) / len(inputs)
-    rate = 0.4 / float(torch.linalg.eigvalsh(hessian)[-1])
-    start = truth + 0.4 * normal_numbers(setting, size)
-    floor = float(cost(truth))
-    noise = math.sqrt(2 * (float(cost(start)) - floor) / (size * rate))
-    return descended(setting, cost, start, rate, 300, noise=noise, floor=floor)
-
-
-def _second_eigenvector(setting: FunctionSetting) -> Planted:
-    """The search for the first eigenvector of a matrix, begun at the second one, a saddle."""
+def _correlated_inputs(setting: FunctionSetting) -> Planted:
+    """Least squares on inputs that are nearly the same; what tells them apart is half of J."""
     import torch
 
     size = min(setting.size, 30)
-    columns = torch.linalg.qr(normal_numbers(setting, size * size).reshape(size, size)).Q
-    values = torch.linspace(0.1, 0.5, size, dtype=torch.float64)
-    values[-1], values[-2] = 1.0, 0.7
-    matrix = columns @ torch.diag(values) @ columns.T
+    common = normal_numbers(setting, 200).reshape(200, 1)
+    own = normal_numbers(setting, 200 * size + 200)[200:].reshape(200, size)
+    inputs = common + 0.05 * own
+    values, columns = torch.linalg.eigh(inputs.T @ inputs / 200)
+    energy = torch.full_like(values, 1 / (size - 1))
+    energy[-1] = 1.0
+    best = columns @ (energy / values).sqrt()
 
     def cost(t: "Tensor") -> "Tensor":
-        total: Tensor = 0.25 * (t @ t) ** 2 - 0.5 * t @ matrix @ t
+        total: Tensor = 0.5 * (inputs @ (t - best)).square().mean()
         return total
 
-    start = 0.7**0.5 * columns[:, -2] + 1e-8 * columns[:, -1]
-    return descended(setting, cost, start, 0.3, 200, floor=-0.25)
+    start = torch.zeros(size, dtype=torch.float64)
+    return descended(setting, cost, start, float(1.5 / values[-1]), 200, floor=0.0)
 
 
-def _all_outliers(setting: FunctionSetting) -> Planted:
-    """Robust regression by Geman and McClure, from where every example is an outlier."""
+def _noisy_location(setting: FunctionSetting) -> Planted:
+    """The centre of a cloud under pseudo-Huber losses; noise keeps J up by half of the gain."""
     import torch
 
-    inputs = normal_numbers(setting, 5 * setting.size**2).reshape(5 * setting.size, setting.size)
-    inputs = inputs / setting.size**0.5
+    cloud = normal_numbers(setting, 20 * setting.size).reshape(20, setting.size)
 
     def cost(t: "Tensor") -> "Tensor":
-        misses = (inputs @ t).square()
-        total: Tensor = (misses / (1 + misses)).mean()
+        total: Tensor = ((1 + (t - cloud).square()).sqrt() - 1).mean(0).sum()
         return total
 
-    start = 3e3 * torch.ones(setting.size, dtype=torch.float64)
-    return descended(setting, cost, start, 1.0, 120, floor=0.0)
+    middle = cloud.median(0).values
+    for _ in range(300):
+        middle = middle - torch.func.grad(cost)(middle)
+    start = middle + 0.6 * normal_numbers(setting).sign()
+    floor, rate = float(cost(middle)), 0.3
+    noise = math.sqrt(2 * (float(cost(start)) - floor) / (setting.size * rate))
+    return descended(setting, cost, start, rate, 300, noise=noise, floor=floor)
 
 
-def _wrong_frequency(setting: FunctionSetting) -> Planted:
-    """The frequency of a sine, sought from beyond the next side lobe."""
-    import torch
-
-    time = torch.linspace(0, 2, 200, dtype=torch.float64)
-    right = 9.0 + 0.5 * torch.sin(torch.tensor(float(setting.seed)))
-
-    def cost(t: "Tensor") -> "Tensor":
-        gap = torch.sin(t[0] * time) - torch.sin(right * time)
-        return gap.square().mean() + 0.05 * t[1:].square().mean()
-
-    start = normal_numbers(setting, 4) / 4
-    start[0] = right + 4.4
-    return descended(setting, cost, start, 1.0, 200, floor=0.0)
-
-
-def _two_wells(setting: FunctionSetting) -> Planted:
-    """A bowl with a shallow well where the run begins, and a deep one elsewhere: the reference."""
-    import torch
-
-    first = torch.zeros(setting.size, dtype=torch.float64)
-    first[0] = 1.5
-    second = -first
+def _on_two_ridges(setting: FunctionSetting) -> Planted:
+    """Double wells, two of them begun on their ridges, the others near their bottoms."""
 
     def cost(t: "Tensor") -> "Tensor":
-        shallow = torch.exp(-2 * (t - first).square().sum())
-        deep = torch.exp(-2 * (t - second).square().sum())
-        return 0.02 * t.square().sum() - 0.5 * shallow - deep
+        total: Tensor = 0.25 * (t.square() - 1).square().sum()
+        return total
 
-    start = first + 0.25 * normal_numbers(setting) / setting.size**0.5
-    return descended(setting, cost, start, 0.3, 200, reference=second)
+    start = 1 + 0.05 * normal_numbers(setting)
+    start[:2] = 1e-9
+    return descended(setting, cost, start, 0.2, 80, floor=0.0)
 
 
-def _half_a_ring(setting: FunctionSetting) -> Planted:
-    """Around a hill on a ring whose floor falls steadily to the other side."""
+def _missed_pulses(setting: FunctionSetting) -> Planted:
+    """Places of narrow pulses, guessed where no pulse is."""
+    import torch
+
+    grid = torch.linspace(-10, 10, 401, dtype=torch.float64)
+    right = torch.linspace(-4, -2, 4, dtype=torch.float64)
+
+    def pulses(places: "Tensor") -> "Tensor":
+        return torch.exp(-8 * (grid - places[:, None]).square()).sum(0)
+
+    target = pulses(right)
+
+    def cost(t: "Tensor") -> "Tensor":
+        return (torch.exp(-8 * (grid - t[:, None]).square()).mean(0) * 4 - target).square().mean()
+
+    start = torch.full((4,), 5.0, dtype=torch.float64) + 1e-3 * normal_numbers(setting, 4)
+    start = start + torch.arange(4, dtype=torch.float64)
+    return descended(setting, cost, start, 0.5, 100, floor=0.0)
+
+
+def _ripples(setting: FunctionSetting) -> Planted:
+    """Rastrigin's function: at rest two ripples away from the lowest one."""
     import torch
 
     def cost(t: "Tensor") -> "Tensor":
-        radius = t[:2].norm()
-        total: Tensor = 1.5 * (radius - 1).square() + 0.4 * (1 - t[0] / radius)
-        return total + 0.5 * t[2:].square().sum()
+        waves = 3 * (1 - torch.cos(2 * math.pi * t[:2]))
+        total: Tensor = waves.sum() + t.square().sum()
+        return total
+
+    start = 0.1 * normal_numbers(setting)
+    start[0] = 2.08
+    return descended(setting, cost, start, 0.008, 150, floor=0.0)
+
+
+def _tilted_well(setting: FunctionSetting) -> Planted:
+    """The higher of two wells, with the lower one known."""
+    import torch
+
+    def cost(t: "Tensor") -> "Tensor":
+        total: Tensor = (t[0] ** 2 - 1) ** 2 + 0.35 * t[0] + 0.5 * t[1:].square().sum()
+        return total
+
+    start = 0.3 * normal_numbers(setting) / setting.size**0.5
+    start[0] = 1.25
+    lower = torch.zeros(setting.size, dtype=torch.float64)
+    lower[0] = -1.0417
+    return descended(setting, cost, start, 0.08, 150, reference=lower)
+
+
+def _horseshoe(setting: FunctionSetting) -> Planted:
+    """A valley bent into most of a circle of radius 2, which falls as the square of the angle."""
+    import torch
+
+    def cost(t: "Tensor") -> "Tensor":
+        radius, angle = t[:2].norm(), torch.atan2(t[1], t[0])
+        total: Tensor = 1.2 * (radius - 2).square() + 0.3 * angle.square()
+        return total + 0.4 * t[2:].square().sum()
 
     start = 0.2 * normal_numbers(setting) / setting.size**0.5
-    angle = torch.tensor(0.93 * math.pi, dtype=torch.float64)
-    start[0], start[1] = torch.cos(angle), torch.sin(angle)
-    return descended(setting, cost, start, 0.25, 70, floor=0.0)
+    angle = torch.tensor(2.7, dtype=torch.float64)
+    start[0], start[1] = 2 * torch.cos(angle), 2 * torch.sin(angle)
+    return descended(setting, cost, start, 0.3, 100, floor=0.0)
 
 
-def _divergence(setting: FunctionSetting) -> Planted:
-    """Least squares with a step ten percent past the limit."""
+def _unstable_logistic(setting: FunctionSetting) -> Planted:
+    """Ridge and logistic losses together, with a step half as long again as the limit."""
     import torch
 
-    inputs = normal_numbers(setting, 4 * setting.size**2).reshape(4 * setting.size, setting.size)
-    largest = float(torch.linalg.eigvalsh(inputs.T @ inputs)[-1]) / len(inputs)
-
-    def cost(t: "Tensor") -> "Tensor":
-        return 0.5 * (inputs @ (t - 1)).square().mean()
-
-    return descended(setting, cost, normal_numbers(setting), 2.2 / largest, 60, floor=0.0)
-
-
-def _timid_momentum(setting: FunctionSetting) -> Planted:
-    """Logistic regression with decay; even with momentum the step is 1/500 of the limit."""
     inputs = normal_numbers(setting, 5 * setting.size**2).reshape(5 * setting.size, setting.size)
 
     def cost(t: "Tensor") -> "Tensor":
-        return _softplus(-inputs @ t / setting.size**0.5).mean() + 0.05 * t.square().mean()
+        total: Tensor = _softplus(-inputs @ t).mean() + 0.5 * (t - 0.5).square().sum()
+        return total
 
-    start = 2 * normal_numbers(setting)
-    return descended(setting, cost, start, 8e-4 * setting.size, 150, momentum=0.9)
+    hessian = torch.func.hessian(cost)(torch.full((setting.size,), 0.3).double())
+    largest = float(torch.linalg.eigvalsh(hessian)[-1])
+    return descended(setting, cost, normal_numbers(setting), 3.0 / largest, 50)
 
 
 def _softplus(x: "Tensor") -> "Tensor":
@@ -225,212 +214,199 @@ def _softplus(x: "Tensor") -> "Tensor":
     return torch.nn.functional.softplus(x)
 
 
-def _three_classes(setting: FunctionSetting) -> Planted:
-    """Softmax regression of three classes far apart: J falls for ever."""
-    import torch
-
-    label = torch.arange(45) % 3
-    angle = 2 * math.pi * label / 3
-    inputs = torch.stack([angle.cos(), angle.sin(), torch.ones(45)], 1).double()
-    inputs = inputs + 0.1 * normal_numbers(setting, 135).reshape(45, 3)
-
+def _timid_quartic(setting: FunctionSetting) -> Planted:
     def cost(t: "Tensor") -> "Tensor":
-        return torch.nn.functional.cross_entropy(inputs @ t.reshape(3, 3), label)
-
-    return descended(setting, cost, 0.1 * normal_numbers(setting, 9), 2.0, 600)
-
-
-def _sound_counts(setting: FunctionSetting) -> Planted:
-    import torch
-
-    size = min(setting.size, 40)
-    inputs = normal_numbers(setting, 6 * size * size).reshape(6 * size, size) / size**0.5
-    counts = torch.exp(0.5 * inputs[:, 0])
-
-    def cost(t: "Tensor") -> "Tensor":
-        logs = inputs @ t
-        total: Tensor = (torch.exp(logs) - counts * logs).mean()
+        away = t + 1
+        total: Tensor = 0.5 * away.square().sum() + 0.05 * away.pow(4).sum()
         return total
 
-    largest = float(torch.linalg.eigvalsh(inputs.T @ (counts[:, None] * inputs))[-1]) / len(inputs)
-    start = 0.5 * normal_numbers(setting, size)
-    return descended(setting, cost, start, 0.7 / largest, 120)
+    return descended(setting, cost, normal_numbers(setting), 8e-4, 150)
 
 
-def _sound_factors(setting: FunctionSetting) -> Planted:
-    """Two factors of a full matrix, from well-conditioned factors."""
+def _thin_margin(setting: FunctionSetting) -> Planted:
+    """Two classes a little apart along one input, beside noise in another: J falls for ever."""
     import torch
 
-    target = torch.diag(torch.tensor([1.0, 1.4, 1.8], dtype=torch.float64))
+    label = torch.where(torch.arange(60) % 2 == 0, 1.0, -1.0).double()
+    noise = normal_numbers(setting, 60)
+    inputs = torch.stack([0.08 * label, noise], 1) * label[:, None]
 
     def cost(t: "Tensor") -> "Tensor":
-        return 0.5 * (t[:9].reshape(3, 3) @ t[9:].reshape(3, 3) - target).square().sum()
+        return _softplus(-inputs @ t).mean()
 
-    eye = torch.eye(3, dtype=torch.float64).reshape(-1)
-    start = torch.cat([eye, eye]) * 0.8 + 0.1 * normal_numbers(setting, 18)
-    return descended(setting, cost, start, 0.12, 100)
+    return descended(setting, cost, 0.1 * normal_numbers(setting, 2), 4.0, 500)
 
 
-def _sound_heavy_ball(setting: FunctionSetting) -> Planted:
-    import torch
-
-    values = torch.linspace(0.2, 1.0, setting.size, dtype=torch.float64)
+def _sound_location(setting: FunctionSetting) -> Planted:
+    cloud = normal_numbers(setting, 20 * setting.size).reshape(20, setting.size)
 
     def cost(t: "Tensor") -> "Tensor":
-        total: Tensor = 0.5 * (values * (t + 3).square()).sum()
+        total: Tensor = ((1 + (t - cloud).square()).sqrt() - 1).mean(0).sum()
         return total
 
-    return descended(setting, cost, normal_numbers(setting), 0.6, 100, momentum=0.7)
+    return descended(setting, cost, 2 * normal_numbers(setting), 1.0, 80)
+
+
+def _sound_clusters(setting: FunctionSetting) -> Planted:
+    import torch
+
+    values = torch.where(torch.arange(setting.size) % 2 == 0, 1.0, 0.3).double()
+
+    def cost(t: "Tensor") -> "Tensor":
+        total: Tensor = 0.5 * (values * (t - 1).square()).sum()
+        return total
+
+    return descended(setting, cost, normal_numbers(setting), 1.1, 60)
+
+
+def _sound_logistic(setting: FunctionSetting) -> Planted:
+    inputs = normal_numbers(setting, 6 * setting.size**2).reshape(6 * setting.size, setting.size)
+
+    def cost(t: "Tensor") -> "Tensor":
+        return _softplus(-inputs @ t / setting.size**0.5).mean() + 0.05 * t.square().mean()
+
+    start = 2 * normal_numbers(setting)
+    return descended(setting, cost, start, 2.5 * setting.size, 120, nesterov=True, momentum=0.6)
 
 
 _FUNCTIONS: tuple[tuple[str, str | None, tuple[str, ...], Any], ...] = (
-    ("string of beads", "ill_conditioning", (), _string),
-    ("chained valley", "ill_conditioning", ("detour",), _chained_valley),
-    ("noisy counts", "gradient_noise", (), _noisy_counts),
-    ("second eigenvector", "saddle_point", ("plateau",), _second_eigenvector),
-    ("all outliers", "plateau", ("saddle_point",), _all_outliers),
-    ("wrong frequency", "local_minimum", ("barrier",), _wrong_frequency),
-    ("two wells in a bowl", "barrier", ("local_minimum",), _two_wells),
-    ("half a ring", "detour", ("ill_conditioning", "saddle_point"), _half_a_ring),
-    ("divergence", "step_too_large", (), _divergence),
-    ("timid momentum", "step_too_small", (), _timid_momentum),
-    (
-        "three classes",
-        "no_critical_point",
-        ("step_too_small", "ill_conditioning"),
-        _three_classes,
-    ),
-    ("sound counts", None, (), _sound_counts),
-    ("sound factors", None, (), _sound_factors),
-    ("sound heavy ball", None, (), _sound_heavy_ball),
+    ("two clusters", "ill_conditioning", (), _two_clusters),
+    ("correlated inputs", "ill_conditioning", (), _correlated_inputs),
+    ("noisy location", "gradient_noise", (), _noisy_location),
+    ("on two ridges", "saddle_point", ("plateau",), _on_two_ridges),
+    ("missed pulses", "plateau", ("saddle_point",), _missed_pulses),
+    ("ripples", "local_minimum", ("barrier",), _ripples),
+    ("tilted well", "barrier", ("local_minimum",), _tilted_well),
+    ("horseshoe", "detour", ("ill_conditioning", "saddle_point"), _horseshoe),
+    ("unstable logistic", "step_too_large", (), _unstable_logistic),
+    ("timid quartic", "step_too_small", (), _timid_quartic),
+    ("thin margin", "no_critical_point", ("step_too_small", "ill_conditioning"), _thin_margin),
+    ("sound location", None, (), _sound_location),
+    ("sound clusters", None, (), _sound_clusters),
+    ("sound logistic", None, (), _sound_logistic),
 )
 
 
 # Networks.
 
 
-def _scaled(model: "nn.Sequential", factor: float) -> "nn.Sequential":
-    """Multiply the weights of all linear layers."""
+def _pooled(setting: NetworkSetting, unit: "type[nn.Module]") -> "nn.Sequential":
+    """Return a seeded convolutional network that averages over places."""
     import torch
     from torch import nn
 
+    with torch.random.fork_rng():
+        torch.manual_seed(setting.seed)
+        channels = max(8, setting.width // 4)
+        return nn.Sequential(
+            nn.Unflatten(1, (1, 8, 8)),
+            *(nn.Conv2d(1, channels, 3, padding=1), unit()),
+            *(nn.Conv2d(channels, 2 * channels, 3, padding=1), unit()),
+            *(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32 * channels, 10)),
+        )
+
+
+def _sound_pooled(setting: NetworkSetting, folder: Path) -> Planted:
+    from torch import nn
+
+    rate = {"sgd": 0.2, "momentum": 0.03, "adam": 2e-3}[setting.optimizer]
+    return trained(setting, folder, _pooled(setting, nn.SiLU), 400, rate=rate)
+
+
+def _sound_wide(setting: NetworkSetting, folder: Path) -> Planted:
+    from torch import nn
+
+    return trained(setting, folder, perceptron(setting, 1, nn.GELU, 160), 400)
+
+
+def _leaping(setting: NetworkSetting, folder: Path) -> Planted:
+    from torch import nn
+
+    model = perceptron(setting, 3, nn.ELU)
+    return trained(setting, folder, model, 150, optimizer="sgd", rate=15.0, batch=1400)
+
+
+def _creeping(setting: NetworkSetting, folder: Path) -> Planted:
+    from torch import nn
+
+    model = _pooled(setting, nn.Tanh)
+    return trained(setting, folder, model, 250, optimizer="sgd", rate=1e-4)
+
+
+def _one_by_one(setting: NetworkSetting, folder: Path) -> Planted:
+    """Single examples, at a rate at which all of them together would be stable."""
+    from torch import nn
+
+    model = perceptron(setting, 1, nn.Softsign)
+    return trained(setting, folder, model, 1500, optimizer="sgd", rate=1.0, batch=1)
+
+
+def _amplified(setting: NetworkSetting, folder: Path) -> Planted:
+    """Twelve layers without bends, each of which multiplies the gradient more than twice."""
+    import torch
+    from torch import nn
+
+    model = perceptron(setting, 12, nn.Identity)
     with torch.no_grad():
         for layer in model.children():
             if isinstance(layer, nn.Linear):
-                layer.weight.mul_(factor)
-    return model
+                layer.weight.mul_(4.0)
+    return trained(setting, folder, model, 120, optimizer="sgd", rate=1e-3)
 
 
-def _normalised(
-    setting: NetworkSetting, depth: int, unit: "Callable[[], nn.Module]"
-) -> "nn.Module":
-    """Return a network whose hidden layers are normalised by example."""
+def _dwindling(setting: NetworkSetting, folder: Path) -> Planted:
     from torch import nn
 
-    layers: list[nn.Module] = []
-    for layer in perceptron(setting, depth, unit).children():
-        layers.append(layer)
-        if isinstance(layer, nn.Linear) and layer.out_features != 10:
-            layers.append(nn.LayerNorm(layer.out_features))
-    return nn.Sequential(*layers)
+    model = perceptron(setting, 14, nn.Tanh, 16)
+    for layer in model.children():
+        if isinstance(layer, nn.Linear):
+            layer.weight.data.mul_(0.6)
+    return trained(setting, folder, model, 300, optimizer="sgd", rate=0.2)
 
 
-def _sound_normalised(setting: NetworkSetting, folder: Path) -> Planted:
+def _few_digits(setting: NetworkSetting, folder: Path) -> Planted:
     from torch import nn
 
-    return trained(setting, folder, _normalised(setting, 2, nn.SiLU), 500)
+    model = perceptron(setting, 3, nn.Tanh)
+    return trained(setting, folder, model, 1000, optimizer="adam", rate=4e-3, batch=35, examples=35)
 
 
-def _sound_wide_batches(setting: NetworkSetting, folder: Path) -> Planted:
-    from torch import nn
-
-    model = perceptron(setting, 3, nn.ELU)
-    return trained(setting, folder, model, 400, batch=256)
-
-
-def _violent_momentum(setting: NetworkSetting, folder: Path) -> Planted:
-    from torch import nn
-
-    model = perceptron(setting, 2, nn.Softsign)
-    return trained(setting, folder, model, 200, optimizer="momentum", rate=5.0, batch=1400)
-
-
-def _timid_network(setting: NetworkSetting, folder: Path) -> Planted:
-    from torch import nn
-
-    model = _normalised(setting, 2, nn.ReLU)
-    return trained(setting, folder, model, 250, optimizer="momentum", rate=1e-5)
-
-
-def _pairs(setting: NetworkSetting, folder: Path) -> Planted:
-    """Two examples at a time, at a rate at which all of them together would be stable."""
-    from torch import nn
-
-    model = perceptron(setting, 1, nn.Tanh)
-    return trained(setting, folder, model, 1200, optimizer="momentum", rate=0.1, batch=2)
-
-
-def _explosion(setting: NetworkSetting, folder: Path) -> Planted:
-    """Leaky units and weights that multiply the gradient about fourfold in each of ten layers."""
-    from torch import nn
-
-    model = _scaled(perceptron(setting, 10, nn.LeakyReLU), 10.0)
-    return trained(setting, folder, model, 150, optimizer="sgd", rate=0.01)
-
-
-def _faded(setting: NetworkSetting, folder: Path) -> Planted:
-    from torch import nn
-
-    model = _scaled(perceptron(setting, 9, nn.Hardtanh, 28), 0.35)
-    return trained(setting, folder, model, 300, optimizer="momentum", rate=0.02)
-
-
-def _fifty_digits(setting: NetworkSetting, folder: Path) -> Planted:
-    from torch import nn
-
-    model = perceptron(setting, 3, nn.ELU)
-    return trained(
-        setting, folder, model, 1200, optimizer="momentum", rate=0.05, batch=50, examples=50
-    )
-
-
-def _dead_by_sign(setting: NetworkSetting, folder: Path) -> Planted:
-    """A rectified layer whose weights are all negative, above one that is never negative."""
+def _dead_pooled(setting: NetworkSetting, folder: Path) -> Planted:
     import torch
     from torch import nn
 
-    model = perceptron(setting, 3, nn.ReLU)
-    third = list(model.children())[4]
-    assert isinstance(third, nn.Linear)
+    model = _pooled(setting, nn.ReLU)
+    second = list(model.children())[3]
+    assert isinstance(second, nn.Conv2d)
+    assert second.bias is not None
     with torch.no_grad():
-        third.weight.copy_(-third.weight.abs())
-        third.bias.fill_(-0.5)
-    return trained(setting, folder, model, 250)
+        second.bias.fill_(-10.0)
+    return trained(setting, folder, model, 200)
 
 
 _NETWORKS: tuple[tuple[str, str | None, frozenset[str], Any], ...] = (
-    ("sound normalised", None, frozenset(), _sound_normalised),
-    ("sound wide batches", None, frozenset(), _sound_wide_batches),
+    ("sound pooled", None, frozenset(), _sound_pooled),
+    ("sound wide", None, frozenset(), _sound_wide),
     (
-        "violent momentum",
+        "leaping",
         "step_too_large",
         frozenset({"dead_units", "vanishing_gradient"}),
-        _violent_momentum,
+        _leaping,
     ),
-    ("timid network", "step_too_small", frozenset(), _timid_network),
-    ("pairs of examples", "gradient_noise", frozenset(), _pairs),
+    ("creeping", "step_too_small", frozenset(), _creeping),
+    ("one by one", "gradient_noise", frozenset(), _one_by_one),
     (
-        "explosion",
+        "amplified",
         "exploding_gradient",
         frozenset({"step_too_large", "ill_conditioning", "gradient_noise", "dead_units"}),
-        _explosion,
+        _amplified,
     ),
     (
-        "faded",
+        "dwindling",
         "vanishing_gradient",
         NO_GRADIENT | {"step_too_small", "ill_conditioning"},
-        _faded,
+        _dwindling,
     ),
-    ("fifty digits", "overfitting", frozenset({"no_critical_point"}), _fifty_digits),
-    ("dead by sign", "dead_units", NO_GRADIENT, _dead_by_sign),
+    ("few digits", "overfitting", frozenset({"no_critical_point"}), _few_digits),
+    ("dead pooled", "dead_units", NO_GRADIENT, _dead_pooled),
 )

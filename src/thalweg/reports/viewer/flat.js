@@ -478,7 +478,8 @@ thalweg.flat = (() => {
     drawBars() {
       const { panel, svg, width } = this;
       const row = 26;
-      const left = Math.min(190, 0.42 * width);
+      const longest = Math.max(...panel.bars.map((bar) => bar.label.length));
+      const left = Math.min(Math.max(7.2 * longest + 14, 60), 0.52 * width);
       const right = 16;
       const height = row * panel.bars.length + 44;
       svg.replaceChildren();
