@@ -9,6 +9,8 @@ from torch import nn
 import thalweg as tw
 from thalweg.diagnosis.following import follows
 from thalweg.results import OBSTACLES
+from thalweg.studies.further_problems import further_functions
+from thalweg.studies.mixed_problems import mixed_functions
 from thalweg.studies.planted_networks import (
     NetworkSetting,
     all_digits,
@@ -17,6 +19,7 @@ from thalweg.studies.planted_networks import (
     trained,
 )
 from thalweg.studies.planted_problems import planted_functions
+from thalweg.studies.varied_problems import varied_functions
 
 FUNCTIONS = {case.name: case for case in planted_functions(few=True)}
 NETWORKS = [case.name for case in planted_networks(few=True, folder=Path("none"))][:3]
@@ -326,4 +329,37 @@ def test_a_run_that_does_not_move_is_undetermined():
     run = tw.Trajectory.from_points([theta] * 20, learning_rate=1e-3)
     found = tw.diagnose(bowl(), run, progress=False)
     assert {found[key].verdict for key in STEPS} <= {"undetermined", "absent"}
+    assert found.primary is None
+
+
+def planted(name):
+    """Return a planted case by the beginning of its name; exactly one."""
+    cases = [*varied_functions(False), *mixed_functions(False), *further_functions(False)]
+    (found,) = [case for case in cases if case.name.startswith(name)]
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "saturated unit, 18 entries",  # its steps vanish in the rounding of the parameters
+        "canyon, 6 entries",  # its floor is concave
+        "Rosenbrock, 64 entries",  # Newton's steps must be damped
+        "second eigenvector, 8 entries",  # after the escape curvature is positive
+        "chained valley, 8 entries",  # curvature is negative, and slopes are steep
+    ],
+)
+def test_what_was_missed_once_is_named(name):
+    case = planted(name)
+    made = case.make()
+    found = diagnosed(made)
+    assert found.primary == case.planted
+    assert {each.obstacle for each in found.present} <= {case.planted, *case.also}
+
+
+def test_steps_that_do_not_move_are_not_at_rest_where_they_should_move():
+    bowl = tw.FunctionObjective(lambda t: (t - 3).square().sum(), size=2)
+    still = torch.ones(30, 2, dtype=torch.float64)
+    found = tw.diagnose(bowl, tw.Trajectory.from_points(still, learning_rate=0.1), progress=False)
+    assert found["plateau"].verdict == "undetermined"
     assert found.primary is None
