@@ -5,8 +5,8 @@ import io
 
 import numpy as np
 import pytest
-from browsers import Watched, browser
 
+from browsers import Watched, browser
 from hand_made_diagnoses import stuck
 from thalweg.records import Record
 from thalweg.reports.page import report
@@ -224,3 +224,58 @@ def test_a_watched_page_that_complains_or_asks_is_noticed(chromium, tmp_path):
     watched.complaints.clear()
     with pytest.raises(AssertionError, match=r"asks for .*missing\.png"):
         watched.check_quiet()
+
+
+@pytest.fixture(scope="module")
+def asked(chromium, tmp_path_factory):
+    """Give what evaluates an expression in the script of a page."""
+    path = report(Record(study="a-study"), tmp_path_factory.mktemp("script") / "report.html")
+    return Watched(chromium, path.as_uri()).page.evaluate
+
+
+NAMES = "linearMarks, logMarks, written, writtenMarks, scale, extent, padded"
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("linearMarks(0, 1, 5)", [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        ("linearMarks(-0.3, 0.3, 3)", [-0.2, 0, 0.2]),
+        ("linearMarks(2, 2, 5)", [2]),
+        ("logMarks(1e-4, 1e2, 10)", [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100]),
+        ("logMarks(0.5, 6, 5)", [0.5, 1, 2, 5]),
+        ("writtenMarks([0, 0.25, 0.5])", ["0", "0.25", "0.5"]),
+        ("writtenMarks([-1e-7, 2e6])", ["−1e−7", "2e6"]),
+        ("written(NaN)", "not a number"),
+        ("written(-Infinity)", "−∞"),
+        ("[scale({low: 1, high: 100, log: true}).at(10)]", [0.5]),
+        ("[scale({low: -8, high: 8, linearBelow: 1}).at(0)]", [0.5]),
+        ("extent([[3, NaN, -1], [Infinity, 0]], false)", [-1, 3]),
+        ("extent([[0, -1, NaN]], true)", None),
+        ("padded([1, 100], true, 0.5)", [0.1, 1000]),
+        ("padded([0, 0], false)", [-0.5, 0.5]),
+    ],
+)
+def test_numbers_on_axes_are_as_people_write_them(asked, expression, expected):
+    found = asked(f"(({{{NAMES}}}) => {expression})(thalweg.scales)")
+    words = expected is None or isinstance(expected, str) or isinstance(found[0], str)
+    assert found == (expected if words else pytest.approx(expected))
+
+
+def test_a_refined_table_is_bilinear_and_keeps_its_gaps(asked):
+    found = asked(
+        "(({values, shape}) => [[...values].map((v) => (isNaN(v) ? null : v)), shape])"
+        "(thalweg.scales.refined([0, 2, 4, 6, 8, NaN], [2, 3], [2, 2]))"
+    )
+    # Rows of 0 2 4 and 6 8 and a gap, with one more between each two.
+    assert found[1] == [3, 5]
+    assert found[0] == [0, 1, 2, 3, 4, 3, 4, 5, None, None, 6, 7, 8, None, None]
+
+
+def test_a_thinned_path_breaks_at_a_gap(asked):
+    drawn = asked(
+        "(() => { const x = Float64Array.from({length: 9000}, (_, k) => k);"
+        "const y = x.map((v) => (v === 4000 ? NaN : 1));"
+        "return thalweg.flat.drawn(x, y, (v) => v, (v) => v, 0, 9000, 100); })()"
+    )
+    assert drawn.count("M") == 2
