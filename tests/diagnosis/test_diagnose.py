@@ -363,3 +363,43 @@ def test_steps_that_do_not_move_are_not_at_rest_where_they_should_move():
     found = tw.diagnose(bowl, tw.Trajectory.from_points(still, learning_rate=0.1), progress=False)
     assert found["plateau"].verdict == "undetermined"
     assert found.primary is None
+
+
+def regression(folder, *, every=1, warm_up=0, momentum=0.9):
+    """Record a linear regression by gradient descent with momentum; return cost and run."""
+    draw = torch.Generator().manual_seed(5)
+    x = torch.randn(64, 4, generator=draw, dtype=torch.float64)
+    y = x @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]], dtype=torch.float64) + 1
+    model = nn.Linear(4, 1).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.full((1, 4), 0.3))
+        model.bias.fill_(0.1)
+    mover = torch.optim.SGD(model.parameters(), lr=0.02, momentum=momentum)
+    with tw.Recorder(
+        folder, model, mover, schedule=tw.Every(steps=every), updates=True
+    ) as recorder:
+        for step in range(84):
+            mover.param_groups[0]["lr"] = 0.0 if step < warm_up else 0.02
+            mover.zero_grad()
+            loss = nn.functional.mse_loss(model(x), y)
+            loss.backward()
+            mover.step()
+            recorder.step(loss=float(loss.detach()), batch_size=64)
+    return tw.ModelObjective(model, nn.MSELoss(), {"train": (x, y)}), tw.Trajectory.open(folder)
+
+
+def test_a_warm_up_from_a_rate_of_zero_is_diagnosed(tmp_path):
+    found = tw.diagnose(*regression(tmp_path / "run", warm_up=10), progress=False)
+    assert found["step_too_small"].evidence
+
+
+def test_stability_does_not_depend_on_how_often_the_run_was_recorded(tmp_path):
+    texts = []
+    for every in (1, 7):
+        found = tw.diagnose(*regression(tmp_path / f"every-{every}", every=every), progress=False)
+        (told,) = [e.text for e in found["step_too_large"].evidence if "λ_max" in e.text]
+        texts.append(told)
+    limits = [text.split("limit ")[1] for text in texts]
+    assert limits == ["3.8", "3.8"]
+    products = [float(text.split("= ")[1].split(",")[0]) for text in texts]
+    assert products[0] == pytest.approx(products[1], rel=1e-6)

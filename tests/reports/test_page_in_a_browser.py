@@ -148,6 +148,42 @@ def test_a_profile_zooms_switches_and_bends(chromium, tmp_path):
     assert "train: " in panel.locator("[aria-live]").inner_text()
 
 
+FLAT = 2.302585092994046
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [[FLAT, np.nextafter(FLAT, 3), FLAT], [0.0, 0.0, 0.0], [np.nan] * 3, [1e300, -1e300, 1e300]],
+)
+def test_a_cost_that_hardly_changes_or_is_no_number_is_drawn(chromium, tmp_path, loss):
+    results = {
+        "line": Profile(alpha=[0.0, 0.5, 1.0], loss=loss),
+        "map": Surface(x=[0.0, 0.5, 1.0], y=[0.0, 1.0], loss=[loss, loss]),
+    }
+    watched = page_of(chromium, tmp_path, results)
+    page = watched.alive()
+    stage = page.locator(".panel .stage").first
+    stage.focus()
+    for _ in range(60):
+        page.keyboard.press("+")
+    page.keyboard.press("0")
+    assert page.locator("figure[data-error]").count() == 0
+    watched.check_quiet()
+
+
+def test_the_keys_of_the_browser_stay_with_it(chromium, tmp_path):
+    page = page_of(chromium, tmp_path, {"line": profile(), "run": run_surface()}).alive()
+    kept = """
+    (selector) => {
+      const event = new KeyboardEvent("keydown", { key: "0", ctrlKey: true, cancelable: true });
+      document.querySelector(selector).dispatchEvent(event);
+      return event.defaultPrevented;
+    }
+    """
+    assert page.evaluate(kept, ".panel:not(.space) .stage") is False
+    assert page.evaluate(kept, ".space .stage") is False
+
+
 def test_numbers_are_saved_as_they_are(chromium, tmp_path):
     page = page_of(chromium, tmp_path, {"line": profile()}).alive()
     with page.expect_download() as waiting:
@@ -242,6 +278,8 @@ NAMES = "linearMarks, logMarks, written, writtenMarks, scale, extent, padded"
         ("linearMarks(0, 1, 5)", [0, 0.2, 0.4, 0.6, 0.8, 1]),
         ("linearMarks(-0.3, 0.3, 3)", [-0.2, 0, 0.2]),
         ("linearMarks(2, 2, 5)", [2]),
+        ("linearMarks(2.302585092994046, 2.3025850929940463, 5)", [2.302585092994046]),
+        ("linearMarks(1e9, 1e9 + 1e-6, 5)", [1e9]),
         ("logMarks(1e-4, 1e2, 10)", [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100]),
         ("logMarks(0.5, 6, 5)", [0.5, 1, 2, 5]),
         ("writtenMarks([0, 0.25, 0.5])", ["0", "0.25", "0.5"]),

@@ -5,6 +5,7 @@ where it is small), or from steps that are really taken; what counts is J at the
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,12 +58,19 @@ class Optimizer:
         momentum: μ, 0 without.
         scaling: Square root of the diagonal preconditioner, shape (P,); None without.
         moments: What Adam makes that of; None for other optimisers.
+        stated_limit: The ε λ_max up to which its rule is stable, where the rule is known.
     """
 
     rate: float
     momentum: float = 0.0
     scaling: Tensor | None = None
     moments: Moments | None = None
+    stated_limit: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """The ε λ_max up to which such steps converge on a quadratic cost."""
+        return 2 * (1 + self.momentum) if self.stated_limit is None else self.stated_limit
 
     @property
     def effective(self) -> float:
@@ -227,7 +235,9 @@ def look_around(
     start = _place(space, theta, model)
     known = math.isfinite(optimizer.rate) and optimizer.rate > 0
     same = _same_steps(space, theta, model, optimizer, horizon, effort) if known else math.nan
-    limit = 2 * (1 + optimizer.momentum) / start.largest if start.largest > 0 else math.inf
+    # Adam's preconditioner shrinks with the gradient: smaller steps are tried well below its limit.
+    product = optimizer.limit if optimizer.moments is None else 2.0
+    limit = product / start.largest if start.largest > 0 else math.inf
     smaller = math.nan
     if known and optimizer.rate > limit:
         shorter = 0.5 * limit
@@ -423,8 +433,8 @@ def _downhill(
     taken = model.curved() & (model.eigenvalues > -_NEGATIVE * model.largest)
     values = torch.where(taken, model.eigenvalues.abs(), torch.ones_like(model.eigenvalues))
     slopes = torch.where(taken, -model.slopes, torch.zeros_like(values))
-    steps = [model.along(slopes / (values + damping * model.largest)) for damping in _DAMPINGS]
-    return _best(space, theta, steps, level)
+    damped = (values + damping * model.largest for damping in _DAMPINGS)
+    return _best(space, theta, (model.along(slopes / each) for each in damped), level)
 
 
 def _escape(
@@ -440,13 +450,15 @@ def _escape(
     if not unit > 0:
         return math.inf, None
     vector = model.vectors[0] * (-1.0 if float(model.slopes[0]) > 0 else 1.0)
-    steps = [unit * 4.0 ** (k / 2) * vector for k in range(_GROWTHS)]
-    tries = [_best(space, theta, [sign * step for step in steps], level) for sign in (1.0, -1.0)]
+    sizes = [unit * 4.0 ** (k / 2) for k in range(_GROWTHS)]
+    tries = [
+        _best(space, theta, (sign * size * vector for size in sizes), level) for sign in (1.0, -1.0)
+    ]
     return min(tries, key=lambda each: each[0])
 
 
 def _best(
-    space: _Space, theta: Tensor, steps: list[Tensor], level: float
+    space: _Space, theta: Tensor, steps: Iterable[Tensor], level: float
 ) -> tuple[float, Tensor | None]:
     """Return the lowest J over steps, and where; stop once it gets worse again."""
     best: tuple[float, Tensor | None] = (math.inf, None)

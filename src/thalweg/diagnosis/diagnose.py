@@ -282,6 +282,8 @@ class _Gathering:
                     level=costs.settled(costs.step[first], costs.step[last]),
                     rate=moved.optimizer.effective,
                     noise=moved.noise,
+                    product=moved.optimizer.rate * ways.start.largest,
+                    limit=moved.optimizer.limit,
                     alternatives=ways,
                 )
             )

@@ -8,7 +8,7 @@ from itertools import pairwise
 from thalweg.diagnosis import thresholds as at
 from thalweg.diagnosis.advice import ADVICE, WOULD_CHANGE
 from thalweg.diagnosis.losses import Losses, losses_of
-from thalweg.diagnosis.readings import Network, Readings, Stretch
+from thalweg.diagnosis.readings import Network, Readings
 from thalweg.diagnosis.rivals import rivals_of
 from thalweg.results import OBSTACLES, Evidence, Finding
 
@@ -112,8 +112,8 @@ class _Judge:
         """Whether the first steps were past the limit of stability."""
         if not self.losses:
             return False
-        product, limit = self._stability(self.losses[0].stretch)
-        return product > at.UNSTABLE * limit
+        first = self.losses[0].stretch
+        return first.product > at.UNSTABLE * first.limit
 
     def since_the_start(self, key: str) -> bool:
         """Tell whether the network began with dead units, or with vanishing gradients."""
@@ -191,7 +191,7 @@ class _Judge:
 
     def _step_too_large(self) -> _Opinion:
         def words(worst: Losses) -> Evidence:
-            product, limit = self._stability(worst.stretch)
+            product, limit = worst.stretch.product, worst.stretch.limit
             text = f"ε·λ_max = {product:.3g}, limit {limit:.3g}"
             ways = worst.stretch.alternatives
             if product <= limit and ways.same > ways.start.loss:
@@ -208,15 +208,11 @@ class _Judge:
             return replace(found, verdict="undetermined")
         return found
 
-    def _stability(self, stretch: Stretch) -> tuple[float, float]:
-        """Return ε λ_max at the start of a stretch, and its limit."""
-        momentum = self.readings.momentum
-        product = stretch.rate * (1 - momentum) * stretch.alternatives.start.largest
-        return product, 2 * (1 + momentum)
-
     def _step_too_small(self) -> _Opinion:
         def words(worst: Losses) -> Evidence:
             ways = worst.stretch.alternatives
+            if not worst.stretch.rate > 0:  # as at the first step of a warm-up
+                return Evidence("the step has no length", step=worst.stretch.first)
             ratio = ways.safe_rate / worst.stretch.rate
             return Evidence(
                 f"a step {ratio:.3g} times as large is safe",
@@ -470,16 +466,17 @@ class _Judge:
         if not held_out:
             return _Opinion("undetermined", evidence=(Evidence("there is no held-out split"),))
         best = min(range(len(held_out)), key=lambda i: held_out[i])
-        fall = max(held_out[0] - held_out[best], 1e-300)
+        fall = held_out[0] - held_out[best]
         # Where it stays up: noise takes it up and down again.
         rise = min(held_out[-max(1, len(held_out) // 4) :]) - held_out[best]
         train = self.readings.costs.loss
         falls = train[-1] < train[best]
-        share = rise / fall
         step = int(self.readings.costs.step[best])
+        whole, words = (fall, "its fall") if fall > 0 else (self.readings.possible, "what J fell")
+        share = rise / whole if whole > 0 else 0.0
         evidence = (
             Evidence(
-                f"held-out J stays up by {share:.0%} of its fall after step {step}",
+                f"held-out J stays up by {share:.0%} of {words} after step {step}",
                 share,
                 at.RISES,
                 step,

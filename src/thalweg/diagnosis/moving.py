@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -68,7 +68,8 @@ def movement_at(
         stated = False
     else:
         momentum = rule.momentum if rule.family == "sgd" else 0.0
-        optimizer = Optimizer(rate * (1 - rule.dampening if momentum else 1), momentum)
+        share = 1 - rule.dampening if momentum else 1.0
+        optimizer = Optimizer(rate * share, momentum, stated_limit=share * rule.stability_limit)
         stated = True
     if not isinstance(objective, ModelObjective):
         return Movement(optimizer, _noise_of_updates(objective, run, following, updates))
@@ -83,7 +84,7 @@ def movement_at(
         moments = _moments(theta, adaptive, drawn, share)
         square = objective.gradient(theta).square() + moments.noise
         scaling = (square.sqrt() + moments.eps).rsqrt()
-        optimizer = Optimizer(optimizer.rate, 0.0, scaling, moments)
+        optimizer = replace(optimizer, scaling=scaling, moments=moments)
     if not stated and following.exact:
         return Movement(optimizer, 0.0)
     if not math.isfinite(share):

@@ -36,6 +36,7 @@ class Stretch:
         level: J by its end.
         rate: Effective learning rate ε/(1 − μ) at its start, or NaN.
         noise: Share of the descent term that the noise of the updates eats; NaN where unknown.
+        product: ε λ_max at its start, and `limit` up to which such steps are stable.
         alternatives: Where it began, and how far other ways got.
     """
 
@@ -44,6 +45,8 @@ class Stretch:
     level: float
     rate: float
     noise: float
+    product: float
+    limit: float
     alternatives: Alternatives
 
     @property
@@ -115,11 +118,6 @@ class Readings:
     growth: float = math.nan
     networks: tuple[Network, ...] = ()
     examples: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def momentum(self) -> float:
-        """μ, as the updates tell."""
-        return self.following.momentum
 
     @property
     def left(self) -> float:

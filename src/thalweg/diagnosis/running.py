@@ -103,4 +103,6 @@ def _costs_at(objective: ModelObjective, theta: Tensor) -> tuple[float, float]:
         return math.inf, math.inf
     loss = objective.evaluate(objective.point(theta)).loss
     first, second = (loss[split.name] for split in objective.splits)
-    return (first if math.isfinite(first) else math.inf), second
+    return (first if math.isfinite(first) else math.inf), (
+        second if math.isfinite(second) else math.inf
+    )

@@ -32,6 +32,7 @@ __all__ = ["Explorer"]
 
 _MOST_WAITING = 20_000  # points
 _MOST_OPEN = 4  # sections: each holds its anchors in memory
+_RECORD_SHARE = 20.0  # pause between two writings of records, in times of one of them
 _RECORD_SECONDS = 5.0
 
 
@@ -79,6 +80,7 @@ class Explorer:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._recorded = time.monotonic()
+        self._writing = 0.0  # seconds that it took last
         for section in self._sections.values():
             section.failure = self._unavailable(section.definition)
         for request in store.asked:
@@ -333,14 +335,15 @@ class Explorer:
         while True:
             with self._changed:
                 task = None if self._stopping else self._next()
-                if task is None and not self._stopping and not self._records_due():
+                due = self._records_due()
+                if task is None and not self._stopping and not due:
                     self._changed.wait(_RECORD_SECONDS if self._unrecorded() else None)
                     continue
                 self._running, self._told = task, (0, 0, "")
                 stopping = self._stopping
             if task is not None:
                 self._do(task)
-            if stopping or self._records_due():
+            if stopping or due:
                 self._write_records()
             if stopping:
                 return
@@ -412,30 +415,36 @@ class Explorer:
         return [each for each in self._sections.values() if len(each.known) > each.recorded]
 
     def _records_due(self) -> bool:
-        """Tell whether records should be written now."""
-        return time.monotonic() - self._recorded >= _RECORD_SECONDS and bool(self._unrecorded())
+        """Tell whether records should be written now: seldom where that takes long."""
+        pause = max(_RECORD_SECONDS, _RECORD_SHARE * self._writing)
+        return time.monotonic() - self._recorded >= pause and bool(self._unrecorded())
 
     def _write_records(self) -> None:
         """Write the records of sections that have new points."""
+        began = time.monotonic()
         with self._changed:
             due = [replace(each, known=dict(each.known)) for each in self._unrecorded()]
         for copy in due:
             assert copy.outline is not None  # it has points
             name, count = copy.definition.id, len(copy.known)
-            record = record_of(copy.definition, copy.outline, copy.known, self._asked, copy.seconds)
             try:
+                record = record_of(
+                    copy.definition, copy.outline, copy.known, self._asked, copy.seconds
+                )
                 if record is not None:
                     save_record(record, self._store.record(name))
-            except OSError as error:
+            except Exception as error:  # points matter more than records, and are kept already
                 self._warn_unkept(error)
             self._sections[name].recorded = count
         self._recorded = time.monotonic()
+        self._writing = self._recorded - began
 
-    def _warn_unkept(self, error: OSError) -> None:
+    def _warn_unkept(self, error: Exception) -> None:
         """Say that a file could not be written; the points themselves are kept by the engine."""
+        reason = getattr(error, "strerror", None) or first_line(error)
         warnings.warn(
             f"An explorer needs a folder that can be written to; {self._store.folder} cannot for "
-            f"now ({error.strerror or error}). Make room: records are written again when there are "
+            f"now ({reason}). Make room: records are written again when there are "
             "new points. [explorer-not-kept]",
             RuntimeWarning,
             stacklevel=2,

@@ -8,8 +8,10 @@
   const POLL = 400; // milliseconds
 
   const find = (id) => document.getElementById(id);
-  const state = { section: null, kind: null, view: null, grid: null, known: new Map(), life: null,
-    told: null, panels: null, finer: 1, drawing: 0 };
+  const NARROWEST = 1e-9;
+  // `turn` counts what the reader asked for: an answer to an earlier turn comes too late.
+  const state = { section: null, kind: null, view: null, home: null, grid: null, known: new Map(),
+    life: null, told: null, panels: null, finer: 1, turn: 0, failure: null, splits: [] };
 
   // The token stays in this tab, and out of the address that is shown and remembered.
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -43,6 +45,7 @@
   async function open() {
     const run = await ask("/api/run");
     state.metrics = run.metrics;
+    state.splits = run.splits;
     find("run").textContent =
       `${run.run ?? "run"}: ${run.parameters.toLocaleString("en")} parameters, ${run.dtype} on `
       + `${run.device}; the cost J is that on ${run.splits[0]}.`;
@@ -65,13 +68,16 @@
     event.preventDefault();
     const kind = find("kind").value;
     const anchors = [0, 1, 2].slice(0, kind === "line" ? 2 : 3).map((i) => find(`anchor-${i}`).value);
+    state.turn += 1;
+    const { turn } = state;
     try {
       say(null);
       const defined = await ask("/api/sections", { kind, anchors });
+      if (turn !== state.turn) return;
       const along = anchors[1].startsWith("eigenvector");
+      const home = along ? { x: 0, y: 0, half: 1 } : { x: 0.5, y: 0.5, half: 1 };
       Object.assign(state, { section: defined.section, kind, known: new Map(), told: null,
-        panels: null, finer: 1, grid: null,
-        view: along ? { x: 0, y: 0, half: 1 } : { x: 0.5, y: 0.5, half: 1 } });
+        panels: null, finer: 1, grid: null, failure: null, home, view: { ...home } });
       find("picture").replaceChildren();
       find("view").hidden = false;
       document.querySelectorAll("#view .up").forEach((each) => { each.hidden = kind === "line"; });
@@ -86,7 +92,8 @@
 
   async function refine() {
     if (!state.section) return;
-    const { section, view: { x, y, half } } = state;
+    state.turn += 1;
+    const { turn, section, view: { x, y, half } } = state;
     const range = (middle) => ({ from: middle - half, to: middle + half });
     const points = (base) => Math.min((base - 1) * state.finer + 1, FINEST[state.kind]);
     const content = state.kind === "line"
@@ -94,13 +101,14 @@
       : { x: range(x), y: range(y), columns: points(TABLE), rows: points(TABLE) };
     try {
       const told = await ask(`/api/sections/${section}/refine`, content);
-      if (section !== state.section) return;
+      if (turn !== state.turn) return;
       state.grid = told.grid;
+      state.failure = null;
       say(null);
+      await look();
     } catch (error) {
       say(error);
     }
-    await look();
   }
 
   const key = (x, y) => `${x},${y}`;
@@ -108,9 +116,10 @@
   async function look() {
     if (!state.section) return;
     const after = state.known.size;
-    const { section } = state;
+    const { section, known } = state;
     const told = await ask(`/api/sections/${section}?after=${after}`);
-    if (section !== state.section) return; // the reader went on
+    // The reader went on, or another answer was faster.
+    if (known !== state.known || after !== known.size) return;
     if (state.life !== told.life) {
       state.life = told.life;
       if (after) {
@@ -124,16 +133,17 @@
       for (const [split, values] of Object.entries(splits)) columns[`${metric}: ${split}`] = values;
     }
     const xs = told.alpha ?? told.x ?? [];
-    if (after === state.known.size) {
-      xs.forEach((x, i) => {
-        const y = told.y ? told.y[i] : 0;
-        const values = Object.fromEntries(
-          Object.entries(columns).map(([name, each]) => [name, Number(each[i])]));
-        state.known.set(key(x, y), { x, y, values });
-      });
+    xs.forEach((x, i) => {
+      const y = told.y ? told.y[i] : 0;
+      const values = Object.fromEntries(
+        Object.entries(columns).map(([name, each]) => [name, Number(each[i])]));
+      state.known.set(key(x, y), { x, y, values });
+    });
+    state.told = { ...told, splits: state.splits };
+    if (told.message && told.message !== state.failure) {
+      state.failure = told.message;
+      say(new Error(told.message));
     }
-    state.told = { ...told, splits: Object.keys(told.loss ?? {}) };
-    if (told.message) say(new Error(told.message));
     draw();
   }
 
@@ -212,7 +222,7 @@
         [...at(...place), state.known.get(key(...place)).values[split]]]);
     if (values.some(Number.isFinite)) {
       panels.push(empty({ x: axis("along"), y: axis("across"), sheet: { x, y, z: values, shape,
-        label: "cost J", log: false, paths: [], places, box, view: state.eye ?? [38, -58] } }));
+        label: "cost J", log: false, paths: [], places, box, view: [38, -58] } }));
     }
     return panels;
   }
@@ -226,15 +236,15 @@
       + (odd ? `; the cost is not finite at ${odd} of them` : "");
     const panels = state.kind === "line" ? linePanels() : planePanels();
     if (!panels.length || !state.known.size) return;
-    if (state.kind === "line" && state.panels && state.panels.length === panels.length) {
+    if (state.panels && state.panels.length === panels.length) {
       state.panels.forEach((panel, n) => {
-        panel.zoom = [state.view.x - state.view.half, state.view.x + state.view.half];
+        if (state.kind === "line") {
+          panel.zoom = [state.view.x - state.view.half, state.view.x + state.view.half];
+        }
         panel.update(panels[n]);
       });
       return;
     }
-    const space = state.panels?.find((panel) => panel.eye);
-    if (space) state.eye = space.eye;
     const place = document.createElement("div");
     find("picture").replaceChildren(place);
     state.panels = mount(place, { rows: panels.map((panel) => [panel]) }, { zoomed });
@@ -242,26 +252,33 @@
   }
 
   function zoomed(range) {
-    const [low, high] = range ?? [-0.5, 1.5];
+    const { home } = state;
+    const [low, high] = range ?? [home.x - home.half, home.x + home.half];
+    if (!(high - low > NARROWEST)) return;
     state.view = { ...state.view, x: (low + high) / 2, half: (high - low) / 2 };
     refine();
+  }
+
+  // Told only where it is new: a reader by ear hears every change.
+  function status(text) {
+    if (find("progress").textContent !== text) find("progress").textContent = text;
   }
 
   async function poll() {
     try {
       const told = await ask("/api/progress");
       const running = told.running ? (told.running.doing || "evaluating") : "";
-      find("progress").textContent = told.waiting
+      status(told.waiting
         ? `${told.waiting} points wait${running ? `; ${running}` : ""}.`
-        : running ? `${running}.` : "All that was asked for is there.";
+        : running ? `${running}.` : "All that was asked for is there.");
       const own = told.sections.find((each) => each.section === state.section);
       const bar = find("bar");
       const total = own ? own.count + own.waiting : 1;
       bar.value = own ? own.count / Math.max(total, 1) : 1;
       const news = own && (own.count !== state.known.size || told.life !== state.life);
-      if (news || own?.state === "failed") await look();
+      if (news || (own?.state === "failed" && !state.failure)) await look();
     } catch (error) {
-      find("progress").textContent = `No answer (${error.message}). What was evaluated is kept.`;
+      status(`No answer (${error.message}). What was evaluated is kept.`);
     }
     setTimeout(poll, POLL);
   }
@@ -271,7 +288,7 @@
   find("view").addEventListener("click", (event) => {
     const { factor, x, y, finer } = event.target.dataset;
     if (!state.view || !(factor || x || y || finer)) return;
-    if (factor) state.view.half *= Number(factor);
+    if (factor) state.view.half = Math.max(state.view.half * Number(factor), NARROWEST);
     if (x) state.view.x += Number(x) * 2 * state.view.half;
     if (y) state.view.y += Number(y) * 2 * state.view.half;
     if (finer) state.finer *= Number(finer);

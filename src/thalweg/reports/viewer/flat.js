@@ -1,7 +1,7 @@
 "use strict";
 // Panels in the plane: curves with bands, maps with contours, bars, grids of counts.
 thalweg.flat = (() => {
-  const { written, writtenMarks, colour, scale, extent, padded, refined } = thalweg.scales;
+  const { apart, written, writtenMarks, colour, scale, extent, padded, refined } = thalweg.scales;
   const SVG = "http://www.w3.org/2000/svg";
   const DASHES = ["", "7 3", "2 3", "7 3 2 3", "12 4"];
   const COLOURS = 7;
@@ -94,12 +94,12 @@ thalweg.flat = (() => {
       this.sorted = panel.curves.every((curve) => ascending(curve.x));
       this.zooms = !panel.map && !panel.equal && !panel.bars.length && !panel.grid && this.sorted;
       place.classList.add("panel");
-      if (panel.title) html("h4", {}, place, panel.title);
+      if (panel.title) html("p", { class: "panel-title" }, place, panel.title);
       this.bar = html("div", { class: "bar" }, place);
       this.legend();
       this.tools();
       this.stage = html("div", { class: "stage" }, place);
-      if (this.zooms || panel.map) {
+      if (this.zooms || panel.map || panel.curves.length) {
         this.stage.tabIndex = 0;
         this.stage.setAttribute("role", "group");
         this.stage.setAttribute("aria-label", this.spoken());
@@ -130,13 +130,17 @@ thalweg.flat = (() => {
       if (named.length < 1 || (named.length === 1 && !this.panel.map && !this.panel.curves[1])) {
         if (!this.panel.bands.length) return;
       }
-      for (const curve of named) {
-        const button = html("button", { type: "button", class: "key", "aria-pressed": "true" });
+      for (const { label, rank } of named) {
+        const curveNow = () => this.panel.curves.find((curve) => curve.label === label);
+        const shown = !this.hidden.has(curveNow());
+        const button = html("button",
+          { type: "button", class: "key", "aria-pressed": String(shown) });
         const sample = element("svg", { width: 22, height: 8, "aria-hidden": "true" }, button);
-        element("line", { x1: 0, x2: 22, y1: 4, y2: 4, stroke: this.hueOf(curve.rank, "--ink"),
-          "stroke-width": 2.2, "stroke-dasharray": DASHES[curve.rank % DASHES.length] }, sample);
-        button.append(curve.label);
+        element("line", { x1: 0, x2: 22, y1: 4, y2: 4, stroke: this.hueOf(rank, "--ink"),
+          "stroke-width": 2.2, "stroke-dasharray": DASHES[rank % DASHES.length] }, sample);
+        button.append(label);
         button.addEventListener("click", () => {
+          const curve = curveNow();
           const off = !this.hidden.delete(curve);
           if (off) this.hidden.add(curve);
           button.setAttribute("aria-pressed", String(!off));
@@ -175,6 +179,7 @@ thalweg.flat = (() => {
     }
 
     show(range) {
+      if (range && !(range.every(Number.isFinite) && apart(...range))) return;
       this.zoom = range;
       if (this.all) this.all.hidden = range === null;
       this.draw();
@@ -191,12 +196,21 @@ thalweg.flat = (() => {
 
     // What is drawn may be replaced: an explorer learns more points.
     update(panel) {
+      const hidden = new Set([...this.hidden].map((curve) => curve.label));
+      const names = (each) => each.curves.map((curve) => curve.label).join("\n");
+      const same = names(panel) === names(this.panel);
       this.panel = panel;
-      this.hidden.clear();
-      this.bar.replaceChildren();
-      this.legend();
-      this.tools();
+      this.sorted = panel.curves.every((curve) => ascending(curve.x));
+      this.hidden = new Set(panel.curves.filter((curve) => hidden.has(curve.label)));
+      const values = extent(panel.curves.map((curve) => curve.y), false);
+      if (this.log && values && values[0] <= 0) this.log = false;
+      if (!same) {
+        this.bar.replaceChildren();
+        this.legend();
+        this.tools();
+      }
       if (this.all) this.all.hidden = this.zoom === null;
+      this.hush();
       this.draw();
     }
 
@@ -204,7 +218,8 @@ thalweg.flat = (() => {
       const { panel } = this;
       const shown = panel.curves.filter((curve) => !this.hidden.has(curve));
       const xs = [...panel.curves.map((c) => c.x), ...panel.bands.map((b) => b.x)];
-      const places = panel.markers.filter((m) => m.y !== null);
+      const places = panel.markers.filter((m) => m.y !== null
+        && (!this.zoom || (m.x >= this.zoom[0] && m.x <= this.zoom[1])));
       xs.push(panel.markers.map((m) => m.x));
       if (panel.map) xs.push(panel.map.x);
       let x = panel.map ? extent([panel.map.x, panel.markers.map((m) => m.x)])
@@ -356,11 +371,17 @@ thalweg.flat = (() => {
 
     drawPlace(marker) {
       const [px, py] = [this.xAt(marker.x), this.yAt(marker.y)];
-      if (!Number.isFinite(px) || !Number.isFinite(py)) return;
+      if (!this.inside(px, py)) return;
       element("circle", { class: "spot", cx: px, cy: py, r: 4 }, this.svg);
       const late = px > this.box.left + this.inner - 60;
       element("text", { class: "place", x: px + (late ? -7 : 7), y: py - 6,
         "text-anchor": late ? "end" : "start" }, this.svg, marker.label);
+    }
+
+    inside(px, py) {
+      const { left, top } = this.box;
+      return px >= left - 4 && px <= left + this.inner + 4 && py >= top - 4
+        && py <= top + this.depth + 4;
     }
 
     drawMap() {
@@ -373,8 +394,8 @@ thalweg.flat = (() => {
       // Thousands of cells are painted faster by the processor than handed over one by one.
       const context = this.canvas.getContext("2d", { willReadFrequently: true });
       context.scale(ratio, ratio);
-      const range = extent([map.values], map.log) || [0, 1];
-      const ends = range[1] > range[0] ? range : padded(range, map.log);
+      const range = extent([map.values], map.log) || (map.log ? [0.1, 1] : [0, 1]);
+      const ends = apart(...range) ? range : padded(range, map.log);
       const level = scale({ low: ends[0], high: ends[1], log: map.log });
       // Cells of a few pixels, between whose corners colours and contours are drawn.
       const times = this.pieces(map);
@@ -528,7 +549,7 @@ thalweg.flat = (() => {
         html("span", {}, html("th", { scope: "col" }, head), name);
       }
       const body = html("tbody", {}, table);
-      const most = Math.max(...grid.counts, 1);
+      const most = grid.counts.reduce((a, b) => Math.max(a, b), 1);
       grid.rows.forEach((name, i) => {
         const row = html("tr", {}, body);
         html("th", { scope: "row" }, row, name);
@@ -556,6 +577,7 @@ thalweg.flat = (() => {
       });
       stage.addEventListener("pointermove", (event) => {
         const [px, py] = where(event);
+        if (from !== null && !event.buttons) from = null; // released somewhere else
         if (from !== null && Math.abs(px - from) > DRAG) {
           if (!stage.hasPointerCapture(event.pointerId)) stage.setPointerCapture(event.pointerId);
           const [a, b] = this.clipped(from, px);
@@ -575,9 +597,13 @@ thalweg.flat = (() => {
           this.show([this.valueAt(a), this.valueAt(b)]);
         }
       };
+      // A finger that taps reads, and what it read stays.
+      stage.addEventListener("click", (event) => this.read(...where(event)));
       stage.addEventListener("pointerup", finished);
       stage.addEventListener("pointercancel", finished);
-      stage.addEventListener("pointerleave", () => this.hush());
+      stage.addEventListener("pointerleave", (event) => {
+        if (event.pointerType !== "touch") this.hush();
+      });
       stage.addEventListener("dblclick", () => { if (this.zooms) this.show(null); });
       stage.addEventListener("keydown", (event) => this.pressed(event));
       stage.addEventListener("blur", () => this.hush());
@@ -594,6 +620,7 @@ thalweg.flat = (() => {
     }
 
     pressed(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own keys
       const steps = { ArrowRight: 1, ArrowLeft: -1 };
       if (event.key in steps && !this.panel.map) {
         this.step(steps[event.key]);
@@ -619,8 +646,9 @@ thalweg.flat = (() => {
     step(by) {
       const curve = this.main();
       if (!curve) return;
-      const [from, to] = this.span(curve.x);
-      const at = this.cursor === null ? (by > 0 ? from : to - 1) : this.cursor + by;
+      const [from, to] = this.sorted ? this.span(curve.x) : [0, curve.x.length];
+      const known = Number.isInteger(this.cursor);
+      const at = known ? this.cursor + by : by > 0 ? from : to - 1;
       this.cursor = Math.min(Math.max(at, from), to - 1);
       const px = this.xAt(curve.x[this.cursor]);
       this.read(px, this.yAt(curve.y[this.cursor]), true);
@@ -643,7 +671,8 @@ thalweg.flat = (() => {
     nearer(factor) {
       const [low, high] = [0, 1];
       const curve = this.main();
-      const at = this.cursor !== null && curve ? this.x.at(curve.x[this.cursor]) : 0.5;
+      const there = curve && Number.isInteger(this.cursor) ? this.x.at(curve.x[this.cursor]) : 0.5;
+      const at = there >= 0 && there <= 1 ? there : 0.5;
       const half = factor / 2;
       const a = this.x.back(Math.max(factor > 1 ? -0.5 : low, at - half));
       const b = this.x.back(Math.min(factor > 1 ? 1.5 : high, at + half));
@@ -671,12 +700,13 @@ thalweg.flat = (() => {
       const outside = px < this.box.left - 4 || px > this.box.left + this.inner + 4
         || py < this.box.top - 4 || py > this.box.top + this.depth + 4;
       if (outside && !aloud) { this.hush(); return; }
-      if (this.panel.map || !this.sorted) { this.readPlane(px, py); return; }
+      if (this.panel.map || !this.sorted) { this.readPlane(px, py, aloud); return; }
       const value = this.valueAt(px);
       const rows = [];
       let at = null;
       for (const curve of this.panel.curves) {
-        if (this.hidden.has(curve) || !curve.label || !curve.x.length) continue;
+        const lone = this.panel.curves.length === 1;
+        if (this.hidden.has(curve) || !(curve.label || lone) || !curve.x.length) continue;
         let k = Math.min(reached(curve.x, value), curve.x.length - 1);
         if (k > 0 && value - curve.x[k - 1] < curve.x[k] - value) k -= 1;
         if (at === null) {
@@ -684,13 +714,13 @@ thalweg.flat = (() => {
           rows.push([this.panel.x.label, written(at)]);
           if (!aloud) this.cursor = k;
         }
-        rows.push([curve.label, written(curve.y[k]), curve.rank]);
+        rows.push([curve.label || this.panel.y.label, written(curve.y[k]), curve.rank]);
       }
       if (at === null) { this.hush(); return; }
       this.tell(this.xAt(at), py, rows, aloud);
     }
 
-    readPlane(px, py) {
+    readPlane(px, py, aloud) {
       const { map, curves, x, y } = this.panel;
       let best = 14 ** 2;
       let rows = null;
@@ -714,7 +744,7 @@ thalweg.flat = (() => {
           near(this.xAt(map.x[k]), this.yAt(map.y[k]), () => this.vertexRows(k));
         }
       }
-      if (rows) this.tell(at[0], at[1], rows); else this.hush();
+      if (rows) this.tell(at[0], at[1], rows, aloud); else this.hush();
     }
 
     tell(px, py, rows, aloud) {

@@ -37,7 +37,7 @@ thalweg.page = (() => {
   function quoted(text) {
     // A leading = + - @ would be a formula to a spreadsheet.
     const plain = /^[=+\-@\t]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text;
-    return /[",\n]/.test(plain) ? `"${plain.replace(/"/g, '""')}"` : plain;
+    return /[",\r\n]/.test(plain) ? `"${plain.replace(/"/g, '""')}"` : plain;
   }
 
   // All numbers of a figure as a table: one row for each point, with the name of what it is of.

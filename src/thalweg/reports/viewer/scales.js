@@ -4,19 +4,27 @@ const thalweg = {};
 
 thalweg.scales = (() => {
   const MINUS = "\u2212";
+  const NARROW = 1e-11; // share of a value: what is closer together is one value to an axis
+  const MOST_MARKS = 60;
+
+  // Whether two ends are far enough apart to be ends of an axis.
+  function apart(low, high) {
+    return high - low > NARROW * Math.max(Math.abs(low), Math.abs(high));
+  }
 
   // Steps of 1, 2, 2.5 and 5 times a power of ten, as people count.
   function linearMarks(low, high, most) {
     const span = high - low;
-    if (!(span > 0)) return [low];
+    if (!apart(low, high)) return [low];
     const rough = span / Math.max(1, most);
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 2.5, 5, 10].map((k) => k * power).find((k) => k >= rough * (1 - 1e-9));
-    const marks = [];
-    for (let k = Math.ceil(low / step - 1e-9); k <= Math.floor(high / step + 1e-9); k += 1) {
-      marks.push(k === 0 ? 0 : Number((k * step).toPrecision(12)));
-    }
-    return marks;
+    const first = Math.ceil(low / step - 1e-9);
+    const count = Math.min(Math.floor(high / step + 1e-9) - first + 1, MOST_MARKS);
+    return Array.from({ length: Math.max(count, 0) }, (_, n) => {
+      const k = first + n;
+      return k === 0 ? 0 : Number((k * step).toPrecision(14));
+    });
   }
 
   // Powers of ten; within two decades also 2 and 5 times them.
@@ -55,13 +63,13 @@ thalweg.scales = (() => {
 
   // All marks of an axis with as many digits as tell them apart.
   function writtenMarks(marks) {
-    for (let digits = 1; digits < 10; digits += 1) {
+    for (let digits = 1; digits < 14; digits += 1) {
       const texts = marks.map((mark) => written(mark, digits));
       const exact = marks.every((mark) =>
         Math.abs(Number(mark.toPrecision(digits)) - mark) <= 1e-9 * Math.abs(mark));
       if (exact && new Set(texts).size === marks.length) return texts;
     }
-    return marks.map((mark) => written(mark, 6));
+    return marks.map((mark) => written(mark, 14));
   }
 
   // The map viridis (van der Walt & Smith, public domain), which every kind of colour vision and
@@ -125,10 +133,10 @@ thalweg.scales = (() => {
   // A little air on both sides; equal ends are parted.
   function padded([low, high], log, share = 0.04) {
     if (log) {
-      const factor = high > low ? (high / low) ** share : 2;
+      const factor = apart(low, high) ? (high / low) ** share : 2;
       return [low / factor, high * factor];
     }
-    const pad = high > low ? share * (high - low) : 0.5 * Math.max(Math.abs(low), 1);
+    const pad = apart(low, high) ? share * (high - low) : 0.5 * (Math.abs(low) || 1);
     return [low - pad, high + pad];
   }
 
@@ -156,5 +164,5 @@ thalweg.scales = (() => {
     return { values: found, shape: [height, width] };
   }
 
-  return { linearMarks, logMarks, written, writtenMarks, colour, scale, extent, padded, refined };
+  return { apart, linearMarks, logMarks, written, writtenMarks, colour, scale, extent, padded, refined };
 })();

@@ -4,7 +4,7 @@
 // All surfaces of a page are drawn by one WebGL context, whose picture is copied to the canvas of
 // each: browsers allow a page only a few contexts.
 thalweg.space = (() => {
-  const { written, writtenMarks, colour, scale, extent, padded, refined } = thalweg.scales;
+  const { apart, written, writtenMarks, colour, scale, extent, padded, refined } = thalweg.scales;
   const { html, fitting } = thalweg.flat;
   const FINE = 72; // rows and columns that make heights and contours look smooth
   const MOST_POINTS = 4000; // of a path that are drawn
@@ -145,6 +145,14 @@ thalweg.space = (() => {
     }
   }
 
+  // One listener for all panels, which lets go of those that left the page.
+  const SHOWN = new Set();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    for (const panel of SHOWN) {
+      if (panel.stage.isConnected) panel.later(); else SHOWN.delete(panel);
+    }
+  });
+
   function rgb(text) {
     const context = document.createElement("canvas").getContext("2d");
     context.fillStyle = text;
@@ -171,7 +179,7 @@ thalweg.space = (() => {
       this.prepare();
       this.listen();
       new ResizeObserver(() => this.later()).observe(this.stage);
-      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.later());
+      SHOWN.add(this);
       this.paint();
     }
 
@@ -199,6 +207,15 @@ thalweg.space = (() => {
       tool("reset view", () => { this.reset(); this.later(); });
     }
 
+    // Another surface in the place of this one, from where the reader looks.
+    update(panel) {
+      this.panel = panel;
+      this.sheet = panel.sheet;
+      this.tip.hidden = true;
+      this.prepare();
+      this.later();
+    }
+
     reset() {
       this.eye = [...this.sheet.view];
       this.zoom = 1;
@@ -208,15 +225,16 @@ thalweg.space = (() => {
     prepare() {
       const { sheet, log } = this;
       const all = (name) => [sheet[name], ...sheet.paths.map((path) => path[name])];
-      const fitted = (range) => (range ? (range[1] > range[0] ? range : padded(range)) : [0, 1]);
+      const fitted = (range) => (range ? (apart(...range) ? range : padded(range)) : [0, 1]);
       const [xLow, xHigh] = fitted(extent(all("x"), false));
       const [yLow, yHigh] = fitted(extent(all("y"), false));
       const heights = extent(all("z"), log) || [1, 10];
-      const [zLow, zHigh] = heights[1] > heights[0] ? heights : padded(heights, log);
+      const [zLow, zHigh] = apart(...heights) ? heights : padded(heights, log);
       this.scales = [scale({ low: xLow, high: xHigh }), scale({ low: yLow, high: yHigh }),
         scale({ low: zLow, high: zHigh, log })];
       const own = extent([sheet.z], log) || heights;
-      const level = scale({ low: own[0], high: own[1] > own[0] ? own[1] : own[0] + 1, log });
+      const ends = apart(...own) ? own : padded(own, log);
+      const level = scale({ low: ends[0], high: ends[1], log });
       this.vertices = this.meshOf(sheet, sheet.shape, level);
       const fine = this.refined(sheet);
       this.mesh = this.meshOf(fine, fine.shape, level);
@@ -281,15 +299,27 @@ thalweg.space = (() => {
     listen() {
       const { stage } = this;
       let from = null;
+      let turned = false;
       const fingers = new Map();
+      // Turning begins anew wherever a finger comes or goes.
+      const begin = () => {
+        const [first] = fingers.values();
+        from = first && fingers.size === 1 ? [...first, ...this.eye] : null;
+      };
+      const read = (event) => {
+        const bounds = this.canvas.getBoundingClientRect();
+        this.read(event.clientX - bounds.left, event.clientY - bounds.top);
+      };
       stage.addEventListener("pointerdown", (event) => {
         if (event.button !== 0) return;
         fingers.set(event.pointerId, [event.clientX, event.clientY]);
         stage.setPointerCapture(event.pointerId);
-        from = [event.clientX, event.clientY, ...this.eye];
+        turned = false;
+        begin();
         this.tip.hidden = true;
       });
       stage.addEventListener("pointermove", (event) => {
+        if (from && Math.hypot(event.clientX - from[0], event.clientY - from[1]) > 4) turned = true;
         if (fingers.has(event.pointerId) && fingers.size === 2) {
           const spread = () => {
             const [a, b] = [...fingers.values()];
@@ -299,16 +329,22 @@ thalweg.space = (() => {
           fingers.set(event.pointerId, [event.clientX, event.clientY]);
           this.nearer(spread() / before);
         } else if (from) {
+          fingers.set(event.pointerId, [event.clientX, event.clientY]);
           this.turn(from[2] + 0.4 * (event.clientY - from[1]), from[3] - 0.5 * (event.clientX - from[0]));
-        } else {
-          const bounds = this.canvas.getBoundingClientRect();
-          this.read(event.clientX - bounds.left, event.clientY - bounds.top);
+        } else if (!fingers.size) {
+          read(event);
         }
       });
-      const finished = (event) => { fingers.delete(event.pointerId); if (!fingers.size) from = null; };
+      const finished = (event) => {
+        if (!fingers.delete(event.pointerId)) return;
+        begin();
+        if (!turned && event.type === "pointerup") read(event); // a tap
+      };
       stage.addEventListener("pointerup", finished);
       stage.addEventListener("pointercancel", finished);
-      stage.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+      stage.addEventListener("pointerleave", (event) => {
+        if (event.pointerType !== "touch") this.tip.hidden = true;
+      });
       stage.addEventListener("wheel", (event) => {
         if (document.activeElement !== stage && !event.ctrlKey) return; // pages scroll by the wheel
         event.preventDefault();
@@ -318,6 +354,7 @@ thalweg.space = (() => {
     }
 
     pressed(event) {
+      if (event.ctrlKey || event.metaKey || event.altKey) return; // the browser's own keys
       const turns = { ArrowLeft: [0, 5], ArrowRight: [0, -5], ArrowUp: [5, 0], ArrowDown: [-5, 0] };
       if (event.key in turns) {
         this.turn(this.eye[0] + turns[event.key][0], this.eye[1] + turns[event.key][1]);
@@ -326,7 +363,7 @@ thalweg.space = (() => {
       } else if (event.key === "0") {
         this.reset();
         this.later();
-      } else if (event.key === "PageDown" || event.key === "PageUp") {
+      } else if (this.paths.length && ["PageDown", "PageUp"].includes(event.key)) {
         this.step(event.key === "PageDown" ? 1 : -1);
       } else if (event.key === "Escape") {
         this.tip.hidden = true;
@@ -395,7 +432,7 @@ thalweg.space = (() => {
 
     drawSpace(painter, ratio, style) {
       const { right, up, towards, unit, width, height } = this.camera;
-      painter.start(width * ratio, height * ratio);
+      painter.start(Math.round(width * ratio), Math.round(height * ratio));
       const [sx, sy, sz] = [(2 * unit) / width, (2 * unit) / height, -0.4];
       const view = new Float32Array(16);
       for (let n = 0; n < 3; n += 1) {
