@@ -200,7 +200,31 @@ def page(results, measured):
         lines += ["## The displacement of a large run", "", displaced(measured["displacement"]), ""]
     if "curvature" in measured:
         lines += ["## Products with the Hessian", "", *curvature_table(measured["curvature"]), ""]
+    if "report" in measured:
+        lines += ["## The report", "", *report_table(measured["report"]), ""]
     return "\n".join(lines)
+
+
+def report_table(result):
+    """Return what a page takes to be written, painted and turned, line by line."""
+    side, _, points = result["points"]
+    lines = [
+        "| page | MB | written (s) | first paint (ms) | surface (ms) | a frame (ms) |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for who, times in result["milliseconds"].items():
+        size, written = result["bytes"][who] / 1e6, result["seconds to write"][who]
+        cells = [f"{size:.2f}", f"{written:.2f}", *(f"{times[k]:.0f}" for k in times)]
+        lines.append(f"| {who} | {' | '.join(cells)} |")
+    facts = result["conditions"]
+    return [
+        *lines,
+        "",
+        f"A surface of {side} x {side} points with a run of {points}, in a headless Chromium that "
+        f"draws by software; medians of {len(result['rounds']['thalweg'])} rounds; "
+        f"{facts['date']}, {facts['cpu']}. The time to write is that of a whole process with all "
+        "imports for thalweg, and without imports for others.",
+    ]
 
 
 def curvature_table(result):
@@ -318,7 +342,7 @@ def read(folder):
     return order, measured
 
 
-OTHERS = ("points_needed", "instructions", "recording", "displacement", "curvature")
+OTHERS = ("points_needed", "instructions", "recording", "displacement", "curvature", "report")
 
 
 def bars(result):

@@ -1,4 +1,4 @@
-"""Sphinx configuration; the gallery is drawn from the committed records at every build."""
+"""Sphinx configuration; every build draws the gallery from the records and runs the tutorials."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,9 @@ myst_heading_anchors = 3
 
 
 def setup(app):
-    """Draw the gallery before the pages are read."""
+    """Draw the gallery before the pages are read, and run the tutorials as they are read."""
+    import executed
     import gallery
 
     gallery.write(HERE / "records", HERE / "gallery")
+    executed.connect(app, "tutorials")

@@ -75,6 +75,13 @@ def _or(value: float, other: float) -> float:
     return other if math.isnan(value) else value
 
 
+def _over_depth(network: Network, how: str) -> str:
+    """Say how the back-propagated gradient changes over the depth of a network."""
+    if math.isnan(network.attenuation):
+        return "with one hidden activation, or none, no gradient can change over depth"
+    return f"the gradient {how} {network.attenuation:.2g} over {network.depth} activations"
+
+
 @dataclass(frozen=True)
 class _Opinion:
     """A verdict before its words."""
@@ -432,22 +439,14 @@ class _Judge:
         return self._of_layers(
             lambda each: each.attenuation < at.ATTENUATED,
             lambda each: -each.attenuation,
-            lambda each: (
-                f"the gradient shrinks to {each.attenuation:.2g} over {each.depth} activations",
-                each.attenuation,
-                at.ATTENUATED,
-            ),
+            lambda each: (_over_depth(each, "shrinks to"), each.attenuation, at.ATTENUATED),
         )
 
     def _exploding_gradient(self) -> _Opinion:
         return self._of_layers(
             lambda each: each.attenuation > 1 / at.ATTENUATED,
             lambda each: each.attenuation,
-            lambda each: (
-                f"the gradient grows by {each.attenuation:.2g} over {each.depth} activations",
-                each.attenuation,
-                1 / at.ATTENUATED,
-            ),
+            lambda each: (_over_depth(each, "grows by"), each.attenuation, 1 / at.ATTENUATED),
         )
 
     def _dead_units(self) -> _Opinion:
