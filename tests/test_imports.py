@@ -42,7 +42,7 @@ ALLOWED = {
         "stored",
     },
     "problems": set(),
-    "training": {"environment", "problems", "progress", "results", "trajectory"},
+    "training": {"durable", "environment", "problems", "progress", "results", "trajectory"},
     "trajectory": {"durable", "environment", "objectives", "results", "space"},
     "probes": {
         "anchors",

@@ -23,6 +23,7 @@ from thalweg.space import ParameterSpace
 from thalweg.studies import trainings
 from thalweg.studies.study import Run
 from thalweg.studies.trainings import Training
+from thalweg.training.checkpoint import TrainingCheckpoint
 from thalweg.trajectory.recorder import Recorder
 from thalweg.trajectory.schedules import Every
 from thalweg.trajectory.trajectory import Trajectory
@@ -106,15 +107,9 @@ def _trained(
     kept = run.folder / f"training-{seed}"
     history = _finished(kept, asked, files)
     if history is None:
-        recorder = None
-        if record is not None:
-            # Of a run that was interrupted, or had other settings.
-            shutil.rmtree(record, ignore_errors=True)
-            facts = {"seed": seed, "data": data.checksum}
-            recorder = Recorder(
-                record, model, schedule=Every(epochs=1), updates=updates, facts=facts
-            )
-        done = training.train(progress=run.report, recorder=recorder)
+        checkpoint = TrainingCheckpoint(run.folder / f"unfinished-{seed}.safetensors", asked)
+        recorder = None if record is None else _recorder(record, training, checkpoint, updates)
+        done = training.train(progress=run.report, recorder=recorder, checkpoint=checkpoint)
         history = done.history
         run.folder.mkdir(parents=True, exist_ok=True)
         for end, state in zip(files, (done.start, done.solution), strict=False):
@@ -130,8 +125,26 @@ def _trained(
             ),
             kept,
         )
+        checkpoint.remove()
     start, solution = (space.flatten(file) for file in files[:2])
     return Network(model, space, data, start, solution, history)
+
+
+def _recorder(
+    record: Path, training: Training, checkpoint: TrainingCheckpoint, updates: bool
+) -> Recorder:
+    """Return a recorder that goes on where an interrupted training was, or begins anew."""
+    begun = checkpoint.load()
+    if begun is None:  # what is there is of other settings
+        shutil.rmtree(record, ignore_errors=True)
+    return Recorder(
+        record,
+        training.model,
+        schedule=Every(epochs=1),
+        updates=updates,
+        resume=None if begun is None else begun.numbers["updates"],
+        facts={"seed": training.facts["seed"], "data": training.data.checksum},
+    )
 
 
 def cost_of(

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from thalweg.problems.networks import project_columns
 from thalweg.problems.recipes import Training
 from thalweg.progress import Progress
 from thalweg.results import History, Provenance
+from thalweg.training.checkpoint import Kept, TrainingCheckpoint
 from thalweg.training.costs import CROSS_ENTROPY, TrainingCost
 from thalweg.training.trained import Trained, copied_state, seeded_masks
 from thalweg.trajectory.recorder import Recorder
@@ -39,6 +41,7 @@ def train(
     patience: int | None = None,
     progress: Progress | None = None,
     recorder: Recorder | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
     device: str | torch.device = "cpu",
 ) -> Trained:
     """Train a classifier in place with a recipe's schedules, limits and stopping rule.
@@ -74,6 +77,8 @@ def train(
             the start (epoch 0) included; the model then holds the parameters of that epoch.
         recorder: A `thalweg.Recorder` of the model, not yet open, that is told of every step and
             epoch. Its first point is the start as `Trained` has it.
+        checkpoint: Where the state is kept after each epoch. What an interrupted training with the
+            same facts left there is taken up, with the same bits as without the interruption.
         device: Where to train, the CPU or a CUDA device; the model is moved there.
 
     Returns:
@@ -110,8 +115,18 @@ def train(
     start = copied_state(model)
     solution, best_epoch, lowest = start, 0, math.inf
     readings: list[_Reading] = []
-    with nullcontext() if recorder is None else recorder:
-        for epoch in range(epochs + 1):
+    first, earlier = 0, 0.0
+    kept = None if checkpoint is None else checkpoint.load()
+    if kept is not None:
+        descent.restore(kept)
+        start, solution = dict(kept.states["start"]), dict(kept.states["solution"])
+        best_epoch, lowest, earlier = (kept.numbers[k] for k in ("best", "lowest", "seconds"))
+        readings = [{k: (v[0], v[1]) for k, v in each.items()} for each in kept.numbers["readings"]]
+        first = kept.numbers["epoch"] + 1
+    if first - best_epoch > patience:  # it had stopped
+        first = epochs + 1
+    with nullcontext() if recorder is None or first > epochs else recorder:
+        for epoch in range(first, epochs + 1):
             if epoch > 0:
                 descent.run_epoch(*data["train"])
             if recorder is not None:
@@ -123,11 +138,17 @@ def train(
                 raise _not_finite(loss, epoch, descent.rates)
             if error < lowest:
                 solution, best_epoch, lowest = copied_state(model), epoch, error
+            if checkpoint is not None:
+                numbers: dict[str, Any] = {"epoch": epoch, "best": best_epoch, "lowest": lowest}
+                numbers |= {"readings": readings, "seconds": earlier + time.perf_counter() - began}
+                ends = {"start": start, "solution": solution}
+                checkpoint.save(numbers | descent.numbers, ends | descent.states)
             if progress is not None:
                 progress(epoch, epochs, f"train loss {loss:.4g}, validation error {error:.2%}")
             if epoch - best_epoch >= patience:
                 break
-    made = provenance(device, descent.dtype, time.perf_counter() - began)
+    model.eval()
+    made = provenance(device, descent.dtype, earlier + time.perf_counter() - began)
     return Trained(
         start=start,
         solution=solution,
@@ -170,6 +191,28 @@ class _Descent:
     def dtype(self) -> torch.dtype:
         """Floating-point type of the parameters."""
         return self.parameters[0].dtype
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What is to be kept of it beside tensors."""
+        return {"updates": self.updates, "rates": self.rates, "momenta": self.momenta}
+
+    @property
+    def states(self) -> dict[str, dict[str, Tensor]]:
+        """Tensors that are to be kept of it."""
+        velocities = {str(k): each for k, each in enumerate(self.velocities)}
+        random = {"order": self.random.get_state()}
+        return {"model": self.model.state_dict(), "velocities": velocities, "random": random}
+
+    def restore(self, kept: Kept) -> None:
+        """Go on from what was kept."""
+        self.model.load_state_dict(dict(kept.states["model"]))
+        with torch.no_grad():
+            for k, each in enumerate(self.velocities):
+                each.copy_(kept.states["velocities"][str(k)])
+        self.random.set_state(kept.states["random"]["order"])
+        self.updates = kept.numbers["updates"]
+        self.rates, self.momenta = [*kept.numbers["rates"]], [*kept.numbers["momenta"]]
 
     def project(self) -> None:
         """Apply the norm limits."""

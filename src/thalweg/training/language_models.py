@@ -3,6 +3,7 @@
 import math
 import time
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from thalweg.environment import provenance, usable_device
 from thalweg.problems.lstm import LanguageModel, LanguageRecipe, chunks, stream_loss
 from thalweg.progress import Progress
 from thalweg.results import History
+from thalweg.training.checkpoint import TrainingCheckpoint
 from thalweg.training.classifiers import Splits
 from thalweg.training.trained import Trained, copied_state, seeded_masks
 from thalweg.trajectory.recorder import Recorder
@@ -28,6 +30,7 @@ def train_language_model(
     seed: int,
     progress: Progress | None = None,
     recorder: Recorder | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
     device: str | torch.device = "cpu",
 ) -> Trained:
     """Train a language model in place, from the first to the last token of its streams.
@@ -46,6 +49,7 @@ def train_language_model(
         seed: Seed of the dropout masks; the global random state is used for them and put back.
         progress: Called as `progress(epoch, epochs, message)` after each evaluation.
         recorder: A `thalweg.Recorder` of the model, not yet open.
+        checkpoint: Where the state is kept after each epoch, for an interrupted training to go on.
         device: Where to train; the model is moved there.
 
     Returns:
@@ -71,13 +75,22 @@ def train_language_model(
     draw = torch.Generator().manual_seed(seed)
     rates: list[float] = []
     losses: dict[str, list[float]] = {name: [] for name in data}
-    with nullcontext() if recorder is None else recorder:
-        for epoch in range(recipe.epochs + 1):
+    first, updates, earlier = 0, 0, 0.0
+    kept = None if checkpoint is None else checkpoint.load()
+    if kept is not None:
+        model.load_state_dict(dict(kept.states["model"]))
+        start, solution = dict(kept.states["start"]), dict(kept.states["solution"])
+        draw.set_state(kept.states["random"]["masks"])
+        best, lowest, earlier = (kept.numbers[k] for k in ("best", "lowest", "seconds"))
+        rates, losses = kept.numbers["rates"], kept.numbers["losses"]
+        first, updates = kept.numbers["epoch"] + 1, kept.numbers["updates"]
+    with nullcontext() if recorder is None or first > recipe.epochs else recorder:
+        for epoch in range(first, recipe.epochs + 1):
             if epoch > 0:
                 rates.append(recipe.rate(epoch))
                 mask_seed = int(torch.randint(2**62, (), generator=draw))
                 with seeded_masks(device, mask_seed):
-                    _run_epoch(model, *data["train"], recipe, rates[-1], recorder)
+                    updates += _run_epoch(model, *data["train"], recipe, rates[-1], recorder)
             if recorder is not None:
                 recorder.epoch(epoch)
             model.eval()
@@ -92,6 +105,12 @@ def train_language_model(
                 )
             if losses["valid"][-1] < lowest:
                 solution, best, lowest = copied_state(model), epoch, losses["valid"][-1]
+            if checkpoint is not None:
+                numbers: dict[str, Any] = {"epoch": epoch, "updates": updates, "rates": rates}
+                numbers |= {"best": best, "lowest": lowest, "losses": losses}
+                numbers["seconds"] = earlier + time.perf_counter() - began
+                ends = {"start": start, "solution": solution, "model": model.state_dict()}
+                checkpoint.save(numbers, {**ends, "random": {"masks": draw.get_state()}})
             if progress is not None:
                 said = f"perplexity {math.exp(losses['train'][-1]):.1f}, validation "
                 progress(epoch, recipe.epochs, said + f"{math.exp(losses['valid'][-1]):.1f}")
@@ -102,7 +121,7 @@ def train_language_model(
         loss=loss,
         metrics={"perplexity": {name: np.exp(values) for name, values in loss.items()}},
         best=best,
-        provenance=provenance(device, dtype, time.perf_counter() - began),
+        provenance=provenance(device, dtype, earlier + time.perf_counter() - began),
     )
     return Trained(start, solution, best, history, np.array(rates), np.zeros(len(rates)))
 
@@ -114,8 +133,9 @@ def _run_epoch(
     recipe: LanguageRecipe,
     rate: float,
     recorder: Recorder | None,
-) -> None:
-    """Go through the streams once."""
+) -> int:
+    """Go through the streams once; return the number of updates."""
+    updates = 0
     parameters = list(model.parameters())
     state = None
     model.train()
@@ -131,5 +151,7 @@ def _run_epoch(
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.sub_(gradient * (rate * scale))
         state = tuple((h.detach(), c.detach()) for h, c in after)
+        updates += 1
         if recorder is not None:
             recorder.step(mean, x.numel(), learning_rate=rate)
+    return updates
